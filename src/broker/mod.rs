@@ -1,0 +1,148 @@
+//! The road: moves messages from the outbox to the groups that consume them. Anything it loses,
+//! repeats or reorders is made good from the log (law 1), so a broker promises little: what it
+//! confirmed was on the road, and what was not acknowledged comes again.
+
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::message::{GroupName, LogId, Offset, Partition, Route, Timestamp};
+
+/// What travels beside the body of a message that carries log entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogHeaders {
+    /// The log it belongs to; entries of another log are never applied.
+    pub log_id: LogId,
+    /// The offset of the first entry.
+    pub first_offset: Offset,
+    /// How many entries the body carries.
+    pub entries: u32,
+    /// When they were recorded, by the store's clock.
+    pub recorded_at: Timestamp,
+}
+
+/// A message on its way out. It is an outbox row: nothing else is ever published (law 2).
+#[derive(Clone, Debug)]
+pub struct OutboundMessage {
+    /// The outbox row's id, also the AMQP `message-id`.
+    pub id: i64,
+    /// Where it goes.
+    pub route: Route,
+    /// Present if it carries log entries.
+    pub log: Option<LogHeaders>,
+    /// AMQP `correlation-id` of a reply.
+    pub correlation_id: Option<String>,
+    /// MIME type of the body.
+    pub content_type: String,
+    /// Further headers, for example the reason on an intake dead letter.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What the broker said about a published message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// Routed to at least one queue and stored.
+    Published,
+    /// No queue is there for it; it was returned.
+    Unroutable,
+    /// The broker refused it (for example: a queue with `reject-publish` is full).
+    Refused,
+}
+
+/// Why the road cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Not reachable, or the connection broke. Try again with a new connection.
+    #[error("the broker cannot be reached: {0}")]
+    Unavailable(String),
+    /// A confirmation did not arrive in time: the message may or may not be on the road.
+    #[error("no confirmation within {0:?}")]
+    ConfirmTimeout(Duration),
+    /// The broker holds something by one of our names that is not what we would declare.
+    /// A person must look.
+    #[error("{0}")]
+    Incompatible(String),
+}
+
+/// What a member consumes: a partition of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupPartition {
+    /// The group.
+    pub group: GroupName,
+    /// The partition.
+    pub partition: Partition,
+}
+
+impl fmt::Display for GroupPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.p{:02}", self.group, self.partition.0)
+    }
+}
+
+/// A message as it arrived.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Acknowledges this message and, with [`Consumer::ack_through`], all before it.
+    pub tag: u64,
+    /// Present if the message carried valid log headers.
+    pub log: Option<LogHeaders>,
+    /// How often it was delivered before (0: the first time), where the broker counts.
+    pub redeliveries: u32,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A broker. One per process; clones of the handle share connections.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Declares exchanges, queues and bindings of these groups; declaring again changes nothing.
+    async fn declare(&self, groups: &[GroupName]) -> Result<(), BrokerError>;
+
+    /// Opens a publisher with confirms of its own. After any error, drop it and open another.
+    async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError>;
+
+    /// Starts to consume a partition of a group, as a single active consumer: while another
+    /// consumer is active, nothing arrives. At most `prefetch` messages are unacknowledged.
+    /// A missing queue is declared first.
+    async fn consume(
+        &self,
+        source: &GroupPartition,
+        prefetch: u16,
+    ) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// Whether a connection can be made and used, for readiness probes and start-up checks.
+    async fn check(&self) -> Result<(), BrokerError>;
+
+    /// Closes all connections; consumers and publishers end.
+    async fn close(&self);
+}
+
+/// Publishes with confirmations, many in flight.
+#[async_trait]
+pub trait Publisher: Send + Sync {
+    /// Sends a message. The first await ends when it is handed to the connection, so calls one
+    /// after another keep their order on the road; the returned future ends with the broker's
+    /// answer. `ConfirmTimeout` and `Unavailable` mean: unknown.
+    async fn publish(&self, message: OutboundMessage) -> Result<PendingConfirmation, BrokerError>;
+}
+
+/// The answer that is still to come.
+pub type PendingConfirmation =
+    futures_util::future::BoxFuture<'static, Result<Confirmation, BrokerError>>;
+
+/// Receives the messages of one queue in order. Dropping it closes its channel: what was not
+/// acknowledged is delivered to the next consumer, in order.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next message. Safe to cancel. After an error the consumer is finished: open another.
+    async fn next(&mut self) -> Result<Delivery, BrokerError>;
+
+    /// Acknowledges this message and every one before it.
+    async fn ack_through(&mut self, tag: u64) -> Result<(), BrokerError>;
+}

@@ -1,0 +1,64 @@
+//! What a decision may know besides state and command.
+
+use std::cell::Cell;
+
+use uuid::Uuid;
+
+use crate::message::{CommandId, Metadata, StreamId, Timestamp, Version};
+
+/// The surroundings of one decision. The same command decided again sees the same ids.
+#[derive(Debug)]
+pub struct Context {
+    stream: StreamId,
+    version: Version,
+    command_id: CommandId,
+    metadata: Metadata,
+    now: Timestamp,
+    ids_drawn: Cell<u32>,
+}
+
+impl Context {
+    /// Puts a context together; `now` is the store's clock.
+    pub fn new(
+        stream: StreamId,
+        version: Version,
+        command_id: CommandId,
+        metadata: Metadata,
+        now: Timestamp,
+    ) -> Self {
+        Self { stream, version, command_id, metadata, now, ids_drawn: Cell::new(0) }
+    }
+
+    /// The stream that decides.
+    pub fn stream(&self) -> &StreamId {
+        &self.stream
+    }
+
+    /// The stream's version before this command.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The command's id; a stable idempotency key for effects outside.
+    pub fn command_id(&self) -> CommandId {
+        self.command_id
+    }
+
+    /// Who asked.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The time, by the store's clock.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// A new id, seeded by the command's: the n-th id drawn by a command is always the same one
+    /// (UUID version 5, RFC 9562, in the namespace of the command's id).
+    pub fn new_id(&self) -> Uuid {
+        let n = self.ids_drawn.get();
+        self.ids_drawn.set(n + 1);
+        Uuid::new_v5(&self.command_id.0, &n.to_be_bytes())
+    }
+}

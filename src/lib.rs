@@ -1,0 +1,26 @@
+//! Adjutant: commands in, events out, exactly once.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+#[cfg(feature = "runtime")]
+pub mod broker;
+pub mod domain;
+pub mod message;
+#[cfg(feature = "runtime")]
+pub mod signals;
+#[cfg(feature = "runtime")]
+pub mod store;
+
+#[doc(hidden)]
+pub use serde_json;
+
+/// What a domain module needs.
+pub mod prelude {
+    pub use garde::Validate;
+    pub use schemars::JsonSchema;
+    pub use serde::{Deserialize, Serialize};
+
+    pub use crate::domain::{
+        Aggregate, Context, Decision, DomainError, EventRecord, EventSelection, NoError,
+        Projection, ProjectionError, Scope, Service,
+    };
+}

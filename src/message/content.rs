@@ -1,0 +1,56 @@
+//! What makes two commands with one id "the same".
+
+#[cfg(feature = "runtime")]
+use sha2::{Digest, Sha256};
+
+use super::{Lane, StreamId, Timestamp, Version};
+
+/// SHA-256 of a command's content (see [`CommandContent`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentHash(pub [u8; 32]);
+
+/// The parts of a command that a repetition must repeat.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandContent<'a> {
+    /// The wire name.
+    pub command_type: &'a str,
+    /// The stream.
+    pub stream: &'a StreamId,
+    /// The payload.
+    pub payload: &'a serde_json::Value,
+    /// The lane.
+    pub lane: Lane,
+    /// Not to be started before.
+    pub not_before: Option<Timestamp>,
+    /// Not to be started after.
+    pub not_after: Option<Timestamp>,
+    /// The version the stream must have.
+    pub expected_version: Option<Version>,
+}
+
+#[cfg(feature = "runtime")]
+impl CommandContent<'_> {
+    /// The hash over every part; the payload in canonical form (RFC 8785), so that the order of
+    /// its keys and its white space make no difference. Fields are length-prefixed.
+    pub fn hash(&self) -> Result<ContentHash, serde_json::Error> {
+        let mut hasher = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        part(self.command_type.as_bytes());
+        part(self.stream.as_str().as_bytes());
+        part(&serde_json_canonicalizer::to_vec(self.payload)?);
+        part(match self.lane {
+            Lane::Queued => b"queued",
+            Lane::Immediate => b"immediate",
+        });
+        for time in [self.not_before, self.not_after] {
+            let micros = time.map(|time| time.unix_timestamp_nanos() / 1_000);
+            part(micros.map(|micros| micros.to_string()).unwrap_or_default().as_bytes());
+        }
+        let version = self.expected_version.map(|version| version.to_string());
+        part(version.unwrap_or_default().as_bytes());
+        Ok(ContentHash(hasher.finalize().into()))
+    }
+}

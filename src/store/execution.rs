@@ -1,0 +1,204 @@
+//! What the executor needs: loading streams and committing decisions.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::message::{
+    CommandId, Failure, GroupName, Metadata, Offset, Outcome, OutcomeStatus, Partition, RawJson,
+    ReplyAddress, StreamId, Timestamp, Version,
+};
+
+/// The newest snapshot of a stream.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The version it stands for.
+    pub version: Version,
+    /// The aggregate's `STATE_VERSION` when it was written.
+    pub state_version: i16,
+    /// The state.
+    pub state: Vec<u8>,
+}
+
+/// An event of a stream, as replay needs it.
+#[derive(Clone, Debug)]
+pub struct StreamEvent {
+    /// Its place in the stream.
+    pub version: Version,
+    /// The wire name.
+    pub event_type: String,
+    /// The schema version of `data`.
+    pub schema_version: i16,
+    /// The data.
+    pub data: RawJson,
+}
+
+/// A stream as it was found: snapshot (if it may be used) and the events after it.
+#[derive(Clone, Debug)]
+pub struct LoadedStream {
+    /// The stream.
+    pub stream: StreamId,
+    /// The newest usable snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// The events after the snapshot, in order.
+    pub events: Vec<StreamEvent>,
+}
+
+/// An event to append.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its partition.
+    pub partition: Partition,
+    /// The version it gets; taken already → [`Fence::StreamVersion`](super::Fence).
+    pub version: Version,
+    /// The wire name.
+    pub event_type: String,
+    /// The schema version of `data`.
+    pub schema_version: i16,
+    /// The data.
+    pub data: RawJson,
+    /// The command that caused it.
+    pub command_id: CommandId,
+    /// Copied from the command.
+    pub metadata: Metadata,
+}
+
+/// An outcome to write.
+#[derive(Clone, Debug)]
+pub struct NewOutcome {
+    /// The command; has an outcome already → [`Fence::Outcome`](super::Fence).
+    pub command_id: CommandId,
+    /// The partition of its stream.
+    pub partition: Partition,
+    /// Its entry in the command log, if it came by one; not there →
+    /// [`Fence::NotInLog`](super::Fence).
+    pub log_offset: Option<Offset>,
+    /// How it ended.
+    pub status: OutcomeStatus,
+    /// How many of the partition's new events are its own. They stand in [`CommandCommit::events`]
+    /// in the order of the outcomes.
+    pub events: usize,
+    /// The stream's version afterwards.
+    pub version: Version,
+    /// What the aggregate answered.
+    pub reply: Option<RawJson>,
+    /// Why it did not succeed.
+    pub error: Option<Failure>,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// Where a copy of the outcome is sent.
+    pub reply_to: Option<ReplyAddress>,
+}
+
+/// An outbox row with events of one partition; the rows of a partition follow its events' order.
+#[derive(Clone, Debug)]
+pub struct EventMessage {
+    /// The partition.
+    pub partition: Partition,
+    /// How many events it carries.
+    pub events: usize,
+    /// The encoded batch.
+    pub body: Vec<u8>,
+}
+
+/// A snapshot to write, replacing the stream's older one.
+#[derive(Clone, Debug)]
+pub struct NewSnapshot {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its partition.
+    pub partition: Partition,
+    /// The version it stands for.
+    pub version: Version,
+    /// The aggregate's `STATE_VERSION`.
+    pub state_version: i16,
+    /// The state.
+    pub state: Vec<u8>,
+}
+
+/// A command that is not executed now: it comes back as a new log entry when due.
+#[derive(Clone, Debug)]
+pub struct SetAside {
+    /// The command.
+    pub command_id: CommandId,
+    /// The partition of its stream.
+    pub partition: Partition,
+    /// After how many milliseconds, by the store's clock.
+    pub delay_ms: i64,
+    /// Why: `type_unknown_here` …
+    pub reason: &'static str,
+}
+
+/// Moves a checkpoint by compare-and-set; not at `from` → [`Fence::Checkpoint`](super::Fence).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointMove {
+    /// The group.
+    pub group: GroupName,
+    /// The partition.
+    pub partition: Partition,
+    /// Where it must be.
+    pub from: Offset,
+    /// Where it goes.
+    pub to: Offset,
+}
+
+/// Everything that one transaction of the executor writes.
+#[derive(Clone, Debug, Default)]
+pub struct CommandCommit {
+    /// Events, grouped by nothing, in the order of decision.
+    pub events: Vec<NewEvent>,
+    /// Outcomes, in the order of decision.
+    pub outcomes: Vec<NewOutcome>,
+    /// Outbox rows for the events.
+    pub messages: Vec<EventMessage>,
+    /// Snapshots.
+    pub snapshots: Vec<NewSnapshot>,
+    /// Commands that come back later.
+    pub set_aside: Vec<SetAside>,
+    /// Checkpoints of the command group; none in the immediate lane.
+    pub checkpoints: Vec<CheckpointMove>,
+}
+
+/// What the transaction fixed.
+#[derive(Clone, Debug, Default)]
+pub struct CommittedCommands {
+    /// For each outcome, in order, the position of its first event (`None`: no events).
+    pub first_offsets: Vec<Option<Offset>>,
+    /// The time of the events and outcomes, by the store's clock.
+    pub recorded_at: Option<Timestamp>,
+}
+
+/// Decides on freshly read streams; called under the event-log locks.
+pub type DecideAgain<'a> =
+    Box<dyn FnOnce(Vec<LoadedStream>) -> Result<CommandCommit, StoreError> + Send + 'a>;
+
+/// Executing.
+#[async_trait]
+pub trait Execution: Send + Sync {
+    /// Loads streams; one that has no event yet is answered empty. Snapshots are returned only if
+    /// their state version is the one asked for. Answers in the order of `streams`.
+    async fn load_streams(
+        &self,
+        streams: &[(StreamId, i16)],
+    ) -> Result<Vec<LoadedStream>, StoreError>;
+
+    /// Commits decisions that were made on streams as they were loaded or cached.
+    async fn commit_commands(&self, commit: CommandCommit)
+    -> Result<CommittedCommands, StoreError>;
+
+    /// The second try after [`Fence::StreamVersion`](super::Fence): takes the event-log locks of
+    /// the streams' partitions, reads the streams, lets `decide` decide and commits, so that no
+    /// other writer can come between.
+    async fn commit_exclusively(
+        &self,
+        streams: &[(StreamId, i16)],
+        decide: DecideAgain<'_>,
+    ) -> Result<CommittedCommands, StoreError>;
+
+    /// The outcomes of those commands that have one.
+    async fn outcomes(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, Outcome)>, StoreError>;
+}

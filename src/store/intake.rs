@@ -1,0 +1,78 @@
+//! What the ingress needs: accepting commands.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::message::{
+    CommandId, ContentHash, Lane, Metadata, RawJson, ReplyAddress, StreamId, Timestamp, Version,
+};
+
+/// A command that was checked and may be accepted.
+#[derive(Clone, Debug)]
+pub struct NewCommand {
+    /// Its id.
+    pub id: CommandId,
+    /// The wire name.
+    pub command_type: String,
+    /// The stream.
+    pub stream: StreamId,
+    /// The payload.
+    pub payload: RawJson,
+    /// Who asked.
+    pub metadata: Metadata,
+    /// Where it is executed.
+    pub lane: Lane,
+    /// The version the stream must have.
+    pub expected_version: Option<Version>,
+    /// Not to be started before.
+    pub not_before: Option<Timestamp>,
+    /// What a repetition must repeat.
+    pub content_hash: ContentHash,
+    /// Where the outcome goes besides the database.
+    pub reply_to: Option<ReplyAddress>,
+}
+
+/// What became of one command of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// It is durable and will end in exactly one outcome.
+    New {
+        /// When, by the store's clock.
+        accepted_at: Timestamp,
+    },
+    /// The id was accepted before.
+    Occupied(Occupied),
+}
+
+/// Who holds the id already.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Occupied {
+    /// The content of the command that holds it: the same, or another?
+    pub content_hash: ContentHash,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+}
+
+/// A message that the AMQP intake refused, on its way to the intake's dead-letter queue.
+#[derive(Clone, Debug)]
+pub struct RejectedMessage {
+    /// The body as it came.
+    pub body: Vec<u8>,
+    /// Its content type as it came.
+    pub content_type: String,
+    /// Headers to add: at least the reason.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Accepting. Two flights: the commands, then (under the log locks) log entries, outbox rows and
+/// COMMIT.
+#[async_trait]
+pub trait Intake: Send + Sync {
+    /// Accepts commands in one transaction, each with its log entry and outbox row; those with a
+    /// `not_before` in the future get a schedule row instead. Answers in the order of `batch`.
+    /// Ids that were accepted before change nothing.
+    async fn accept(&self, batch: Vec<NewCommand>) -> Result<Vec<Accepted>, StoreError>;
+
+    /// Writes outbox rows for the intake's dead-letter queue, in one transaction.
+    async fn reject_messages(&self, messages: Vec<RejectedMessage>) -> Result<(), StoreError>;
+}

@@ -1,0 +1,54 @@
+//! The truth. A store keeps commands, logs, outcomes, views and checkpoints, and changes them in
+//! coarse transactions: every method is one transaction that either took place or did not, and an
+//! error says which of the two, if it is known.
+//!
+//! The traits are grouped by who uses them; [`Store`] is all of them together.
+
+mod error;
+mod execution;
+mod intake;
+mod logs;
+mod members;
+mod outbox;
+mod queries;
+mod views;
+
+#[cfg(feature = "postgres")]
+pub mod postgres;
+
+pub use error::{Fence, StoreError};
+pub use execution::{
+    CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, EventMessage, Execution,
+    LoadedStream, NewEvent, NewOutcome, NewSnapshot, SetAside, Snapshot, StreamEvent,
+};
+pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
+pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
+pub use members::{Heartbeat, Member, Members, Role};
+pub use outbox::{Outbox, OutboxPage, OutboxRow};
+pub use queries::{
+    CommandFilter, CommandRecord, CommandStatus, Page, Queries, StoredStreamEvent, ViewRecord,
+};
+pub use views::{
+    DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, ViewCommit, ViewDocuments, Views,
+};
+
+use crate::message::{LogId, PartitionCount, Timestamp};
+
+/// What was fixed when the database was initialised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Names the log; messages of another one are never applied.
+    pub log_id: LogId,
+    /// How many partitions there are.
+    pub partitions: PartitionCount,
+}
+
+/// A store: the union of what ingress, executor, relay, workers and operators need.
+#[async_trait::async_trait]
+pub trait Store: Intake + Execution + Logs + Views + Outbox + Members + Queries {
+    /// What was fixed when the database was initialised.
+    fn identity(&self) -> Identity;
+
+    /// The store's clock. Also the cheapest question that shows that the store answers.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+}

@@ -1,0 +1,67 @@
+//! What relays need: rows to publish, and schedule rows that fell due.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::message::{Offset, Partition, Route, Timestamp};
+
+/// An outbox row: one message.
+#[derive(Clone, Debug)]
+pub struct OutboxRow {
+    /// Its id; rows of one partition are in log order when sorted by it.
+    pub id: i64,
+    /// The partition it belongs to.
+    pub partition: Partition,
+    /// Where it goes.
+    pub route: Route,
+    /// The offset of its first entry, if it carries log entries.
+    pub first_offset: Option<Offset>,
+    /// How many entries it carries.
+    pub entries: i32,
+    /// When it was written, by the store's clock.
+    pub recorded_at: Timestamp,
+    /// How long ago that was, by the store's clock, in milliseconds.
+    pub age_ms: i64,
+    /// AMQP `correlation-id`.
+    pub correlation_id: Option<String>,
+    /// MIME type of the body.
+    pub content_type: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Rows, and from where to read on.
+#[derive(Clone, Debug, Default)]
+pub struct OutboxPage {
+    /// The rows, by id.
+    pub rows: Vec<OutboxRow>,
+    /// Transactions before this one can bring no further rows (`pg_snapshot_xmin`): the exact
+    /// lower bound of the next read, once all rows of this page are taken.
+    pub next_bound: u64,
+}
+
+/// Relaying.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Rows of these partitions from the bound on, without those in `known`, at most `limit` and
+    /// about `max_bytes`.
+    async fn read_outbox(
+        &self,
+        partitions: &[Partition],
+        bound: u64,
+        known: &[i64],
+        limit: i64,
+    ) -> Result<OutboxPage, StoreError>;
+
+    /// Deletes rows that were published. Deleting one twice changes nothing.
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError>;
+
+    /// How many rows wait, counted up to `limit`, and the age of the oldest in milliseconds.
+    async fn outbox_depth(&self, limit: i64) -> Result<(i64, i64), StoreError>;
+
+    /// Moves due schedule rows of these partitions into the command log and the outbox, at most
+    /// `limit`, in one transaction; returns how many.
+    async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError>;
+}

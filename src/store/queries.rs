@@ -1,0 +1,151 @@
+//! What people ask: the read side.
+
+use async_trait::async_trait;
+
+use super::{DocumentRow, StoreError};
+use crate::message::{
+    CommandId, ContentHash, Lane, Metadata, Offset, Outcome, OutcomeStatus, Partition, RawJson,
+    StreamId, Timestamp, Version,
+};
+
+/// Where a command is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandStatus {
+    /// Not due yet.
+    Scheduled,
+    /// Durable, not executed yet.
+    Accepted,
+    /// Ended.
+    Ended(OutcomeStatus),
+}
+
+impl CommandStatus {
+    /// The word used in HTTP.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Accepted => "accepted",
+            Self::Ended(status) => status.as_str(),
+        }
+    }
+}
+
+/// A command with all that is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommandRecord {
+    /// Its id.
+    pub id: CommandId,
+    /// The wire name.
+    pub command_type: String,
+    /// The stream.
+    pub stream: StreamId,
+    /// The partition of the stream.
+    pub partition: Partition,
+    /// Where it is executed.
+    pub lane: Lane,
+    /// The payload.
+    pub payload: RawJson,
+    /// Who asked.
+    pub metadata: Metadata,
+    /// Not to be started before.
+    pub not_before: Option<Timestamp>,
+    /// What a repetition must repeat.
+    pub content_hash: ContentHash,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Whether it still waits for its time.
+    pub scheduled: bool,
+    /// How it ended, if it did.
+    pub outcome: Option<Outcome>,
+}
+
+impl CommandRecord {
+    /// Where it is in its life.
+    pub fn status(&self) -> CommandStatus {
+        match &self.outcome {
+            Some(outcome) => CommandStatus::Ended(outcome.status),
+            None if self.scheduled => CommandStatus::Scheduled,
+            None => CommandStatus::Accepted,
+        }
+    }
+}
+
+/// Which commands to list.
+#[derive(Clone, Debug, Default)]
+pub struct CommandFilter {
+    /// Only this status.
+    pub status: Option<CommandStatus>,
+    /// Only this type.
+    pub command_type: Option<String>,
+    /// Only this stream.
+    pub stream: Option<StreamId>,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page starts; `None` at the end. A page may be short of its limit and still
+    /// have a next one: what a filter leaves out counts against the rows read for a page.
+    pub next: Option<String>,
+}
+
+/// An event of a stream, as people see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredStreamEvent {
+    /// Its place in the stream.
+    pub version: Version,
+    /// Its place in the event log.
+    pub offset: Offset,
+    /// The wire name.
+    pub event_type: String,
+    /// The schema version of `data`.
+    pub schema_version: i16,
+    /// The data.
+    pub data: RawJson,
+    /// The command that caused it.
+    pub command_id: CommandId,
+    /// Copied from the command.
+    pub metadata: Metadata,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+}
+
+/// A document, as people see it.
+pub type ViewRecord = DocumentRow;
+
+/// Questions.
+#[async_trait]
+pub trait Queries: Send + Sync {
+    /// One command.
+    async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError>;
+
+    /// Commands, newest first, from a cursor on.
+    async fn commands(
+        &self,
+        filter: &CommandFilter,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<CommandRecord>, StoreError>;
+
+    /// Events of a stream after a version, in order.
+    async fn stream_events(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: i64,
+    ) -> Result<Vec<StoredStreamEvent>, StoreError>;
+
+    /// One document; `None` if it is not there or deleted.
+    async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError>;
+
+    /// Documents whose key has the prefix, after a key, in key order.
+    async fn views(
+        &self,
+        view: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<ViewRecord>, StoreError>;
+}
