@@ -1,0 +1,3 @@
+//! Executing commands, and how a step that failed is tried again.
+
+pub mod retry;
