@@ -31,12 +31,18 @@ use crate::{
 pub(crate) struct Deposit {
     #[garde(range(min = 1))]
     amount: i64,
-    #[garde(inner(length(max = 10)))]
+    #[garde(inner(length(max = 10)), custom(panics))]
     #[serde(default)]
     note: Option<String>,
     #[garde(skip)]
     #[serde(default)]
     extra: serde_json::Value,
+}
+
+/// A rule of a user that has a bug.
+fn panics(note: &Option<String>, (): &()) -> garde::Result {
+    assert!(note.as_deref() != Some("panic"), "a bug in a rule");
+    Ok(())
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
