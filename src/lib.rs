@@ -4,11 +4,17 @@
 #[cfg(feature = "runtime")]
 pub mod broker;
 pub mod domain;
+#[cfg(feature = "runtime")]
+pub mod execute;
 pub mod message;
+#[cfg(feature = "runtime")]
+pub mod relay;
 #[cfg(feature = "runtime")]
 pub mod signals;
 #[cfg(feature = "runtime")]
 pub mod store;
+#[cfg(feature = "runtime")]
+pub mod worker;
 
 #[doc(hidden)]
 pub use serde_json;

@@ -12,7 +12,8 @@ use crate::{
 /// The bound and the rows come from one snapshot. Served by outbox_by_transaction.
 const READ: &str = "
     SELECT s.xmin::text, o.id, o.partition, o.route, o.queue, o.first_offset, o.entries,
-           o.recorded_at, o.age_ms, o.correlation_id, o.content_type, o.headers::text, o.body
+           o.recorded_at, o.age_ms, o.correlation_id, o.content_type, o.headers::text, o.body,
+           o.xid::text
       FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin) AS s
       LEFT JOIN LATERAL (
            SELECT b.*, (EXTRACT(EPOCH FROM clock_timestamp() - b.recorded_at) * 1000)::bigint AS age_ms
@@ -24,6 +25,14 @@ const READ: &str = "
 
 /// Served by outbox_pkey.
 const DELETE: &str = "DELETE FROM adjutant.outbox WHERE id = ANY($1::bigint[])";
+
+/// Served by outbox_pkey.
+const DROP_AGED: &str = "
+    DELETE FROM adjutant.outbox WHERE id IN (
+        SELECT id FROM adjutant.outbox
+         WHERE partition = ANY($1::smallint[]) AND first_offset IS NOT NULL
+           AND recorded_at < clock_timestamp() - $2::bigint * interval '1 millisecond'
+         ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED)";
 
 /// Served by outbox_pkey.
 const DEPTH: &str = "
@@ -72,6 +81,19 @@ impl Outbox for PostgresStore {
         Ok(OutboxPage { rows, next_bound })
     }
 
+    async fn drop_aged(
+        &self,
+        partitions: &[Partition],
+        age_ms: i64,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        let client = self.hot().await?;
+        let drop_aged = pool::prepare(&client, DROP_AGED).await?;
+        let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
+        let dropped = client.execute(&drop_aged, &[&partitions, &age_ms, &limit]).await;
+        dropped.map_err(errors::after_commit)
+    }
+
     async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError> {
         let client = self.hot().await?;
         let delete = pool::prepare(&client, DELETE).await?;
@@ -118,8 +140,10 @@ fn outbox_row(row: &Row) -> Result<OutboxRow, StoreError> {
     let headers: std::collections::BTreeMap<String, String> = headers
         .map_or(Ok(std::collections::BTreeMap::default()), |text| serde_json::from_str(&text))
         .map_err(|error| StoreError::Corrupt(format!("outbox.headers: {error}")))?;
+    let transaction = row.get::<_, &str>(13).parse();
     Ok(OutboxRow {
         id: row.get(1),
+        transaction: transaction.map_err(|_| StoreError::Corrupt("outbox.xid".into()))?,
         partition,
         route,
         first_offset: row.get::<_, Option<i64>>(5).map(Offset),
