@@ -10,6 +10,8 @@ pub mod message;
 #[cfg(feature = "runtime")]
 pub mod relay;
 #[cfg(feature = "runtime")]
+pub mod service;
+#[cfg(feature = "runtime")]
 pub mod signals;
 #[cfg(feature = "runtime")]
 pub mod store;

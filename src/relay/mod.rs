@@ -13,7 +13,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{broker::Broker, message::Partition, signals::Signals, store::Store};
+use crate::{
+    broker::Broker,
+    message::{GroupName, Partition},
+    signals::Signals,
+    store::Store,
+};
 
 /// How a relay works.
 #[derive(Clone, Debug)]
@@ -55,6 +60,8 @@ pub struct RelayParts {
     pub store: Arc<dyn Store>,
     /// The road.
     pub broker: Arc<dyn Broker>,
+    /// The groups whose queues must be there.
+    pub groups: Vec<GroupName>,
     /// Hints that rows were written.
     pub signals: Signals,
     /// The partitions it should serve; others may serve the same for a moment.

@@ -18,7 +18,7 @@ pub(super) async fn run(mut parts: RelayParts) {
     let policy = RetryPolicy { initial: Duration::from_millis(50), ..RetryPolicy::TRANSIENT };
     let mut delays = policy.delays();
     while !parts.stop.is_cancelled() {
-        let error = match parts.broker.publisher().await {
+        let error = match open(&parts).await {
             Ok(publisher) => {
                 let mut session = Session::new(&mut parts, publisher);
                 let ended = session.run().await;
@@ -36,6 +36,11 @@ pub(super) async fn run(mut parts: RelayParts) {
         tracing::warn!(%error, "the relay is interrupted; intake goes on");
         wait_and_drop_aged(&mut parts, delays.next().unwrap_or(policy.longest)).await;
     }
+}
+
+async fn open(parts: &RelayParts) -> Result<Box<dyn Publisher>, BrokerError> {
+    parts.broker.declare(&parts.groups).await?;
+    parts.broker.publisher().await
 }
 
 /// Rows whose groups have read the log meanwhile need no publishing any more.

@@ -92,8 +92,10 @@ impl Membership {
         let (sender, ownership) = watch::channel(Ownership::default());
         let draining = Arc::new(Notify::new());
         let (store, id) = (parts.store.clone(), parts.id);
-        let mut member = Joined { beat: first_beat(&parts), parts, ownership: sender };
+        let mut member =
+            Joined { beat: first_beat(&parts), parts, ownership: sender, told_of_draining: false };
         member.beat().await?;
+        member.tell_others().await;
         let drain = draining.clone();
         let task = tokio::spawn(async move { member.run(&drain).await });
         Ok(Self { ownership, draining, task, store, id })
@@ -135,6 +137,7 @@ struct Joined {
     parts: MembershipParts,
     beat: Heartbeat,
     ownership: watch::Sender<Ownership>,
+    told_of_draining: bool,
 }
 
 impl Joined {
@@ -149,11 +152,22 @@ impl Joined {
                 () = self.parts.members_changed.notified() => {}
                 () = tokio::time::sleep(self.parts.settings.heartbeat) => {}
             }
+            let was_told_to_drain = self.beat.draining && !self.told_of_draining;
             if let Err(error) = self.beat().await {
                 // Nobody can tell us who lives: go on as before, the fences protect the rest.
                 tracing::warn!(%error, "heartbeat failed");
                 metrics::counter!("adjutant_heartbeats_failed_total").increment(1);
+            } else if was_told_to_drain {
+                self.told_of_draining = true;
+                self.tell_others().await;
             }
+        }
+    }
+
+    /// Without this hint the others see it at their next heartbeat.
+    async fn tell_others(&self) {
+        if let Err(error) = self.parts.store.notify_members().await {
+            tracing::debug!(%error, "the other members were not told");
         }
     }
 

@@ -2,7 +2,14 @@
 //! sends at most one notification per interval, because NOTIFY takes a lock of the whole instance
 //! at commit. Nothing depends on a hint: polling is the guarantee.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use deadpool_postgres::Object;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
@@ -10,7 +17,10 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{PostgresStore, errors, pool};
-use crate::{signals::Signals, store::StoreError};
+use crate::{
+    signals::Signals,
+    store::{HintParts, StoreError},
+};
 
 const CHANNEL: &str = "adjutant";
 /// Somebody wrote to the outbox.
@@ -20,40 +30,19 @@ pub(super) const MEMBERS: &str = "members";
 /// The shortest time between two notifications of one process.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// The running listener and notifier.
-pub struct HintTask {
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Drop for HintTask {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
 pub(super) async fn notify(client: &Object, what: &str) -> Result<(), StoreError> {
     let statement = pool::prepare(client, "SELECT pg_notify('adjutant', $1)").await?;
     client.execute(&statement, &[&what]).await.map(|_| ()).map_err(errors::after_commit)
 }
 
 impl PostgresStore {
-    /// Starts to pass hints on: those of other processes to `signals` and `members_changed`, and,
-    /// while `others` says that another process relays, those of this process to the others.
-    pub fn start_hints(
-        self: &Arc<Self>,
-        signals: &Signals,
-        members_changed: &Arc<Notify>,
-        relay_elsewhere: Arc<std::sync::atomic::AtomicBool>,
-        stop: &CancellationToken,
-    ) -> HintTask {
-        let listener = self.clone().listen(signals.clone(), members_changed.clone(), stop.clone());
-        let notifier = self.clone().tell_others(signals.clone(), relay_elsewhere, stop.clone());
-        HintTask { tasks: vec![tokio::spawn(listener), tokio::spawn(notifier)] }
-    }
-
-    /// Tells the other processes that members changed.
-    pub async fn notify_members_changed(&self) -> Result<(), StoreError> {
-        notify(&self.hot().await?, MEMBERS).await
+    /// Passes hints of other processes to `signals` and `members_changed`, and, while another
+    /// process relays, those of this process to the others.
+    pub(super) fn start_hints(self: Arc<Self>, parts: HintParts) -> Vec<JoinHandle<()>> {
+        let HintParts { signals, members_changed, relay_elsewhere, stop } = parts;
+        let listener = self.clone().listen(signals.clone(), members_changed, stop.clone());
+        let notifier = self.tell_others(signals, relay_elsewhere, stop);
+        vec![tokio::spawn(listener), tokio::spawn(notifier)]
     }
 
     async fn listen(
@@ -62,18 +51,21 @@ impl PostgresStore {
         members_changed: Arc<Notify>,
         stop: CancellationToken,
     ) {
-        let ended = stop.cancelled();
-        tokio::pin!(ended);
         loop {
             tokio::select! {
-                () = &mut ended => return,
+                biased;
+                () = stop.cancelled() => return,
                 result = self.listen_once(&signals, &members_changed) => {
                     if let Err(error) = result {
                         tracing::debug!(%error, "no hints from other processes; polling goes on");
                     }
                 }
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
         }
     }
 
@@ -99,7 +91,7 @@ impl PostgresStore {
     async fn tell_others(
         self: Arc<Self>,
         signals: Signals,
-        relay_elsewhere: Arc<std::sync::atomic::AtomicBool>,
+        relay_elsewhere: Arc<AtomicBool>,
         stop: CancellationToken,
     ) {
         loop {
@@ -107,7 +99,7 @@ impl PostgresStore {
                 () = stop.cancelled() => return,
                 () = signals.outbox_hint_for_others() => {}
             }
-            if relay_elsewhere.load(std::sync::atomic::Ordering::Relaxed)
+            if relay_elsewhere.load(Ordering::Relaxed)
                 && let Ok(client) = self.hot().await
                 && let Err(error) = notify(&client, OUTBOX).await
             {

@@ -70,6 +70,10 @@ impl Members for PostgresStore {
         Ok(rows.iter().map(member).collect())
     }
 
+    async fn notify_members(&self) -> Result<(), StoreError> {
+        hints::notify(&self.hot().await?, hints::MEMBERS).await
+    }
+
     async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
         let client = self.hot().await?;
         let leave = pool::prepare(&client, LEAVE).await?;

@@ -20,15 +20,14 @@ mod streams;
 mod transaction;
 mod views;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::PgPool;
 
-pub use hints::HintTask;
 pub use migrate::{MigrateError, Migrated, migrate, new_log_id};
 
-use super::{Identity, Store, StoreError};
+use super::{HintParts, Identity, Store, StoreError};
 use crate::message::{CommandId, PartitionCount, Timestamp};
 
 /// How to reach and use a database.
@@ -111,6 +110,10 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn identity(&self) -> Identity {
         self.identity
+    }
+
+    fn pass_hints(self: Arc<Self>, parts: HintParts) -> Vec<tokio::task::JoinHandle<()>> {
+        self.start_hints(parts)
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
