@@ -435,7 +435,8 @@ async fn a_silent_broker_lets_nobody_wait_for_ever() {
     assert!(matches!(error, BrokerError::Unavailable(_)), "{error:?}");
     // Many callers share one bounded attempt to connect.
     let asked = tokio::time::Instant::now();
-    let answers = join_all((0..8).map(|_| broker.consume(&commands(P0), 10))).await;
+    let source = commands(P0);
+    let answers = join_all((0..8).map(|_| broker.consume(&source, 10))).await;
     assert!(answers.into_iter().all(|answer| answer.is_err()));
     assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
 
