@@ -34,7 +34,7 @@ fn session_setup(settings: &PostgresSettings, idle_in_transaction: Duration) -> 
 
 pub(super) fn hot(settings: &PostgresSettings) -> Result<Pool, StoreError> {
     let encryption = Encryption::of(&settings.url);
-    let url = encryption.for_tokio_postgres(&settings.url);
+    let url = Encryption::for_tokio_postgres(&settings.url);
     let mut config = tokio_postgres::Config::from_str(&url)
         .map_err(|error| StoreError::Schema(format!("the database URL is not valid: {error}")))?;
     config.application_name("adjutant hot");
@@ -111,7 +111,7 @@ impl Encryption {
     }
 
     /// tokio-postgres knows no `verify-…`: what it calls `require` is verified by our connector.
-    fn for_tokio_postgres(self, url: &str) -> String {
+    fn for_tokio_postgres(url: &str) -> String {
         url.replace("sslmode=verify-ca", "sslmode=require")
             .replace("sslmode=verify-full", "sslmode=require")
             .replace("sslmode=allow", "sslmode=prefer")
