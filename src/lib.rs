@@ -6,7 +6,13 @@ pub mod broker;
 pub mod domain;
 #[cfg(feature = "runtime")]
 pub mod execute;
+#[cfg(feature = "http")]
+pub(crate) mod http_server;
+#[cfg(feature = "runtime")]
+pub mod ingress;
 pub mod message;
+#[cfg(feature = "runtime")]
+pub mod observe;
 #[cfg(feature = "runtime")]
 pub mod relay;
 #[cfg(feature = "runtime")]

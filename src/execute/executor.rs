@@ -163,7 +163,7 @@ impl Executor {
         unstorable: Option<&(CommandId, String)>,
     ) -> Result<(), StoreError> {
         let started = Instant::now();
-        let mut delays = RetryPolicy::TRANSIENT.delays();
+        let mut delays = RetryPolicy::forever().start();
         let mut ended: Vec<CommandId> = Vec::new();
         let mut exclusively = false;
         loop {
@@ -190,7 +190,7 @@ impl Executor {
                     // first one took place after all, the checkpoint or an outcome says so.
                     self.forget(runs);
                     metrics::counter!("adjutant_executor_retries_total").increment(1);
-                    let Some(delay) = delays.next() else { return Err(error) };
+                    let Some(delay) = delays.next_delay() else { return Err(error) };
                     tracing::warn!(%error, ?delay, "the batch is tried again");
                     tokio::select! {
                         biased;

@@ -6,9 +6,9 @@ mod cache;
 mod clock;
 mod decide;
 mod executor;
-mod retry;
+pub mod retry;
 
 pub use cache::{AggregateCache, CacheStats};
 pub use clock::StoreClock;
 pub use executor::{Executor, ExecutorSettings, Run, RunEnd};
-pub use retry::{Delays, RetryPolicy};
+pub use retry::{Retries, RetryPolicy};

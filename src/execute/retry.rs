@@ -1,65 +1,97 @@
-//! How long to wait before trying again. The crate `backoff` does the arithmetic behind this type.
+//! How long to wait before a failed step is tried again: exponential with jitter, bounded in time.
+//! The clock is tokio's, so that a test under a paused clock repeats exactly; the jitter is the only
+//! randomness and can be switched off.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff};
+use backoff::{backoff::Backoff as _, exponential::ExponentialBackoff};
 
-/// Exponential backoff with full jitter around each interval.
+/// How often and for how long a step is tried again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// The first wait.
+    /// The wait before the second try.
     pub initial: Duration,
+    /// What each further wait is multiplied by (at least 1).
+    pub multiplier: f64,
     /// The longest wait.
-    pub longest: Duration,
-    /// How much longer each wait is than the one before.
-    pub factor: f64,
-    /// Each wait is drawn from `interval × (1 ± jitter)`.
+    pub max_interval: Duration,
+    /// How far a wait is spread at random, as a share of itself (0 to 1): 0.5 is ±50 %.
     pub jitter: f64,
-    /// After how long to give up; `None`: never.
-    pub give_up_after: Option<Duration>,
+    /// After this time no further try is begun; `None`: never give up.
+    pub max_elapsed: Option<Duration>,
 }
 
 impl RetryPolicy {
-    /// For transactions that were rolled back or never began: 5 ms to 1 s, without end.
-    pub const TRANSIENT: Self = Self {
-        initial: Duration::from_millis(5),
-        longest: Duration::from_secs(1),
-        factor: 2.0,
-        jitter: 0.5,
-        give_up_after: None,
-    };
-
-    /// The same, but giving up after `limit`.
-    pub const fn give_up_after(mut self, limit: Duration) -> Self {
-        self.give_up_after = Some(limit);
-        self
+    /// For a step whose caller waits: 20 ms, doubling up to 1 s, for `max_elapsed` in all.
+    pub fn within(max_elapsed: Duration) -> Self {
+        Self { max_elapsed: Some(max_elapsed), ..Self::forever() }
     }
 
-    /// The waits of one operation, in order; the end means: give up.
-    pub fn delays(&self) -> Delays {
-        Delays {
-            backoff: ExponentialBackoffBuilder::new()
-                .with_initial_interval(self.initial)
-                .with_max_interval(self.longest)
-                .with_multiplier(self.factor)
-                .with_randomization_factor(self.jitter)
-                .with_max_elapsed_time(self.give_up_after)
-                .build(),
+    /// For a loop that goes on until it succeeds: 20 ms, doubling up to 1 s.
+    pub fn forever() -> Self {
+        Self {
+            initial: Duration::from_millis(20),
+            multiplier: 2.0,
+            max_interval: Duration::from_secs(1),
+            jitter: 0.5,
+            max_elapsed: None,
+        }
+    }
+
+    /// The same waits, spread by this share of themselves.
+    #[must_use]
+    pub fn with_jitter(self, jitter: f64) -> Self {
+        Self { jitter, ..self }
+    }
+
+    /// Starts to count: call it when the first try has failed.
+    pub fn start(&self) -> Retries {
+        let clock = TokioClock;
+        let mut inner = ExponentialBackoff {
+            current_interval: self.initial,
+            initial_interval: self.initial,
+            randomization_factor: self.jitter.clamp(0.0, 1.0),
+            multiplier: self.multiplier.max(1.0),
+            max_interval: self.max_interval,
+            start_time: backoff::Clock::now(&clock),
+            max_elapsed_time: self.max_elapsed,
+            clock,
+        };
+        inner.reset();
+        Retries { inner }
+    }
+}
+
+/// The waits of one step, from its first failure on.
+#[derive(Debug)]
+pub struct Retries {
+    inner: ExponentialBackoff<TokioClock>,
+}
+
+impl Retries {
+    /// How long to wait before the next try; `None` when the time is up.
+    pub fn next_delay(&mut self) -> Option<Duration> {
+        self.inner.next_backoff()
+    }
+
+    /// Waits before the next try; `false` when the time is up.
+    pub async fn wait(&mut self) -> bool {
+        match self.next_delay() {
+            Some(delay) => {
+                tokio::time::sleep(delay).await;
+                true
+            }
+            None => false,
         }
     }
 }
 
-/// The waits of one operation.
-#[derive(Debug)]
-pub struct Delays {
-    backoff: ExponentialBackoff,
-}
+#[derive(Clone, Copy, Debug)]
+struct TokioClock;
 
-impl Iterator for Delays {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.backoff.next_backoff()
+impl backoff::Clock for TokioClock {
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
     }
 }
 
@@ -67,21 +99,38 @@ impl Iterator for Delays {
 mod tests {
     use super::*;
 
-    #[test]
-    fn waits_grow_to_the_longest_and_stay_within_the_jitter() {
-        let delays: Vec<_> = RetryPolicy::TRANSIENT.delays().take(20).collect();
-        assert_eq!(delays.len(), 20, "without a limit it never gives up");
-        assert!(
-            delays[0] >= Duration::from_micros(2_500) && delays[0] <= Duration::from_micros(7_500)
-        );
-        assert!(
-            delays[19] >= Duration::from_millis(500) && delays[19] <= Duration::from_millis(1_500)
-        );
+    fn plain(max_elapsed: Option<u64>) -> RetryPolicy {
+        RetryPolicy {
+            max_elapsed: max_elapsed.map(Duration::from_millis),
+            ..RetryPolicy::forever().with_jitter(0.0)
+        }
     }
 
-    #[test]
-    fn a_limit_ends_the_waits() {
-        let policy = RetryPolicy::TRANSIENT.give_up_after(Duration::ZERO);
-        assert_eq!(policy.delays().count(), 0);
+    #[tokio::test(start_paused = true)]
+    async fn waits_double_up_to_the_longest() {
+        let mut retries = plain(None).start();
+        let waits: Vec<_> =
+            (0..8).filter_map(|_| retries.next_delay()).map(|wait| wait.as_millis()).collect();
+        assert_eq!(waits, [20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_gives_up_when_its_time_is_over() {
+        let mut retries = plain(Some(500)).start();
+        let started = tokio::time::Instant::now();
+        let mut tries = 0;
+        while retries.wait().await {
+            tries += 1;
+        }
+        assert_eq!(tries, 4);
+        assert!(started.elapsed() <= Duration::from_millis(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jitter_spreads_a_wait_around_its_middle() {
+        for _ in 0..200 {
+            let wait = RetryPolicy::forever().start().next_delay().unwrap();
+            assert!((10..=30).contains(&wait.as_millis()), "{wait:?}");
+        }
     }
 }

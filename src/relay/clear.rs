@@ -52,9 +52,9 @@ async fn run(
 ) {
     while let Some(first) = ids.recv().await {
         let batch = gather(first, &mut ids, within).await;
-        let mut delays = RetryPolicy::TRANSIENT.give_up_after(Duration::from_mins(1)).delays();
+        let mut delays = RetryPolicy::within(Duration::from_mins(1)).start();
         while let Err(error) = store.delete_outbox(&batch).await {
-            let Some(delay) = delays.next() else {
+            let Some(delay) = delays.next_delay() else {
                 tracing::error!(%error, "published rows stay in the outbox; they will be published again");
                 break;
             };

@@ -15,15 +15,15 @@ use crate::{
 
 /// Runs until stopped; after any error of the broker it begins anew with what is not confirmed.
 pub(super) async fn run(mut parts: RelayParts) {
-    let policy = RetryPolicy { initial: Duration::from_millis(50), ..RetryPolicy::TRANSIENT };
-    let mut delays = policy.delays();
+    let policy = RetryPolicy { initial: Duration::from_millis(50), ..RetryPolicy::forever() };
+    let mut delays = policy.start();
     while !parts.stop.is_cancelled() {
         let error = match open(&parts).await {
             Ok(publisher) => {
                 let mut session = Session::new(&mut parts, publisher);
                 let ended = session.run().await;
                 if session.confirmed_any {
-                    delays = policy.delays();
+                    delays = policy.start();
                 }
                 match ended {
                     Ok(()) => return,
@@ -34,7 +34,7 @@ pub(super) async fn run(mut parts: RelayParts) {
         };
         metrics::counter!("adjutant_relay_interruptions_total").increment(1);
         tracing::warn!(%error, "the relay is interrupted; intake goes on");
-        wait_and_drop_aged(&mut parts, delays.next().unwrap_or(policy.longest)).await;
+        wait_and_drop_aged(&mut parts, delays.next_delay().unwrap_or(policy.max_interval)).await;
     }
 }
 

@@ -29,8 +29,9 @@ pub(super) async fn at_start(
     }
     let (broker, groups) = (broker.clone(), groups.to_vec());
     tokio::spawn(async move {
-        let policy = RetryPolicy { initial: Duration::from_millis(250), ..RetryPolicy::TRANSIENT };
-        for delay in policy.delays() {
+        let policy = RetryPolicy { initial: Duration::from_millis(250), ..RetryPolicy::forever() };
+        let mut delays = policy.start();
+        while let Some(delay) = delays.next_delay() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

@@ -34,8 +34,8 @@ impl Default for GroupSettings {
             max_entries: 512,
             failure_retry: RetryPolicy {
                 initial: Duration::from_secs(1),
-                longest: Duration::from_secs(30),
-                ..RetryPolicy::TRANSIENT
+                max_interval: Duration::from_secs(30),
+                ..RetryPolicy::forever()
             },
         }
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, Consumer, Delivery, GroupPartition},
-    execute::{Delays, RetryPolicy, RunEnd},
+    execute::{Retries, RetryPolicy, RunEnd},
     message::{LogId, Offset},
     store::{Entry, ForeignMessage, LogKind, StoreError},
 };
@@ -59,7 +59,7 @@ impl PartitionLoop {
             next: Offset(1),
             consumer: None,
             reopen_at: Instant::now(),
-            failures: self.parts.settings.failure_retry.delays(),
+            failures: self.parts.settings.failure_retry.start(),
         };
         let mut read_checkpoint = true;
         while !self.stop.is_cancelled() {
@@ -173,13 +173,13 @@ impl PartitionLoop {
     }
 
     async fn read_log(&self, from: Offset, limit: usize) -> Result<Vec<Entry>, Interruption> {
-        let mut delays = RetryPolicy::TRANSIENT.delays();
+        let mut delays = RetryPolicy::forever().start();
         loop {
             match self.parts.store.read_log(self.log, self.source.partition, from, limit).await {
                 Ok(entries) => return Ok(entries),
                 Err(error) => {
                     tracing::warn!(source = %self.source, %error, "the log cannot be read; trying again");
-                    self.wait(delays.next().unwrap_or(QUIET)).await?;
+                    self.wait(delays.next_delay().unwrap_or(QUIET)).await?;
                 }
             }
         }
@@ -271,14 +271,14 @@ impl PartitionLoop {
             Some(RunEnd::Fenced) => return Err(Interruption::Moved),
             Some(RunEnd::NotInLog) => return Err(Interruption::NotInLog),
             Some(RunEnd::Failed(error)) => {
-                let delay = state.failures.next().unwrap_or(QUIET);
+                let delay = state.failures.next_delay().unwrap_or(QUIET);
                 self.report_failure(&error, delay);
                 self.wait(delay).await?;
                 // Part of the run may have been finished before the entry that failed.
                 return Err(Interruption::Moved);
             }
         }
-        state.failures = self.parts.settings.failure_retry.delays();
+        state.failures = self.parts.settings.failure_retry.start();
         state.next = state.next.plus(count);
         self.counts.add(source, count as u64);
         let group = self.source.group.to_string();
@@ -301,7 +301,7 @@ impl PartitionLoop {
     }
 
     async fn next_after_checkpoint(&self) -> Option<Offset> {
-        let mut delays = RetryPolicy::TRANSIENT.delays();
+        let mut delays = RetryPolicy::forever().start();
         loop {
             match self.parts.store.checkpoints(&self.source.group).await {
                 Ok(checkpoints) => {
@@ -310,7 +310,7 @@ impl PartitionLoop {
                 }
                 Err(error) => {
                     tracing::warn!(source = %self.source, %error, "the checkpoint cannot be read; trying again");
-                    self.wait(delays.next().unwrap_or(QUIET)).await.ok()?;
+                    self.wait(delays.next_delay().unwrap_or(QUIET)).await.ok()?;
                 }
             }
         }
@@ -355,7 +355,7 @@ struct State {
     consumer: Option<Box<dyn Consumer>>,
     reopen_at: Instant,
     /// The waits after runs that failed one after another.
-    failures: Delays,
+    failures: Retries,
 }
 
 async fn next_delivery(consumer: &mut Option<Box<dyn Consumer>>) -> Result<Delivery, BrokerError> {

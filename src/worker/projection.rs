@@ -82,7 +82,7 @@ impl ProjectionHandler {
     async fn apply_together(&self, runs: &[HandlerRun]) -> Result<(), Trouble> {
         let started = Instant::now();
         let touched = self.touched(runs)?;
-        let mut delays = RetryPolicy::TRANSIENT.delays();
+        let mut delays = RetryPolicy::forever().start();
         loop {
             let result = match self.projection.scope() {
                 Scope::Stream => self.apply_streams(runs, &touched).await,
@@ -95,7 +95,7 @@ impl ProjectionHandler {
                 {
                     // After a lost reply to COMMIT the compare-and-set tells whether it took place.
                     self.forget(&touched);
-                    let Some(delay) = delays.next() else { return Err(error.into()) };
+                    let Some(delay) = delays.next_delay() else { return Err(error.into()) };
                     tracing::warn!(group = %self.group, %error, ?delay, "the batch is tried again");
                     tokio::select! {
                         biased;

@@ -74,8 +74,9 @@ impl PostgresStore {
         signals: &Signals,
         members_changed: &Notify,
     ) -> Result<(), sqlx::Error> {
-        let options =
-            PgConnectOptions::from_str(&self.settings.url)?.application_name("adjutant hints");
+        let options = PgConnectOptions::from_str(&self.settings.url)?
+            .ssl_mode(pool::Encryption::of(&self.settings.url).for_sqlx())
+            .application_name("adjutant hints");
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANNEL).await?;

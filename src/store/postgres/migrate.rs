@@ -106,7 +106,9 @@ pub async fn new_log_id(url: &str) -> Result<LogId, MigrateError> {
 
 async fn connect(url: &str) -> Result<PgConnection, MigrateError> {
     let options = sqlx::postgres::PgConnectOptions::from_str(url).map_err(MigrateError::Connect)?;
-    let options = options.application_name("adjutant migrate");
+    let options = options
+        .ssl_mode(super::pool::Encryption::of(url).for_sqlx())
+        .application_name("adjutant migrate");
     PgConnection::connect_with(&options).await.map_err(MigrateError::Connect)
 }
 

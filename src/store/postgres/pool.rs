@@ -7,9 +7,9 @@ use deadpool_postgres::{
 };
 use sqlx::{
     PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
-use tokio_postgres::{NoTls, Statement, config::SslMode};
+use tokio_postgres::{NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{PostgresSettings, errors};
@@ -33,7 +33,9 @@ fn session_setup(settings: &PostgresSettings, idle_in_transaction: Duration) -> 
 }
 
 pub(super) fn hot(settings: &PostgresSettings) -> Result<Pool, StoreError> {
-    let mut config = tokio_postgres::Config::from_str(&settings.url)
+    let encryption = Encryption::of(&settings.url);
+    let url = Encryption::for_tokio_postgres(&settings.url);
+    let mut config = tokio_postgres::Config::from_str(&url)
         .map_err(|error| StoreError::Schema(format!("the database URL is not valid: {error}")))?;
     config.application_name("adjutant hot");
     config.connect_timeout(settings.connect_timeout);
@@ -42,10 +44,9 @@ pub(super) fn hot(settings: &PostgresSettings) -> Result<Pool, StoreError> {
     config.keepalives_retries(3);
     config.tcp_user_timeout(Duration::from_secs(15));
     let recycle = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = if config.get_ssl_mode() == SslMode::Disable {
-        Manager::from_config(config, NoTls, recycle)
-    } else {
-        Manager::from_config(config, tls()?, recycle)
+    let manager = match encryption {
+        Encryption::None => Manager::from_config(config, NoTls, recycle),
+        Encryption::Verified => Manager::from_config(config, tls()?, recycle),
     };
     let setup = session_setup(settings, Duration::from_secs(2));
     let set_up_session = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
@@ -67,6 +68,7 @@ pub(super) fn hot(settings: &PostgresSettings) -> Result<Pool, StoreError> {
 pub(super) fn read(settings: &PostgresSettings) -> Result<PgPool, StoreError> {
     let options = PgConnectOptions::from_str(&settings.url)
         .map_err(|error| StoreError::Schema(format!("the database URL is not valid: {error}")))?
+        .ssl_mode(Encryption::of(&settings.url).for_sqlx())
         .application_name("adjutant read");
     let setup = session_setup(settings, Duration::from_secs(30));
     Ok(PgPoolOptions::new()
@@ -82,16 +84,51 @@ pub(super) fn read(settings: &PostgresSettings) -> Result<PgPool, StoreError> {
         .connect_lazy_with(options))
 }
 
-/// TLS by rustls with ring and the system's root certificates; used unless `sslmode=disable`.
+/// Whether connections are encrypted. One rule for both drivers, which differ in theirs:
+/// `sslmode=require`, `verify-ca` and `verify-full` encrypt and verify; anything else does not
+/// encrypt.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Encryption {
+    None,
+    Verified,
+}
+
+impl Encryption {
+    pub(super) fn of(url: &str) -> Self {
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let mode = query.split('&').find_map(|pair| pair.strip_prefix("sslmode="));
+        match mode {
+            Some("require" | "verify-ca" | "verify-full") => Self::Verified,
+            _ => Self::None,
+        }
+    }
+
+    pub(super) fn for_sqlx(self) -> PgSslMode {
+        match self {
+            Self::None => PgSslMode::Disable,
+            Self::Verified => PgSslMode::VerifyFull,
+        }
+    }
+
+    /// tokio-postgres knows no `verify-…`: what it calls `require` is verified by our connector.
+    fn for_tokio_postgres(url: &str) -> String {
+        url.replace("sslmode=verify-ca", "sslmode=require")
+            .replace("sslmode=verify-full", "sslmode=require")
+            .replace("sslmode=allow", "sslmode=prefer")
+    }
+}
+
+/// TLS by rustls with ring and the system's root certificates (`SSL_CERT_FILE` names others).
 fn tls() -> Result<MakeRustlsConnect, StoreError> {
     install_crypto_provider();
-    let (connector, _unusable) = MakeRustlsConnect::with_native_certs().or_else(|_| {
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        Ok::<_, StoreError>((MakeRustlsConnect::new(config), Vec::new()))
-    })?;
-    Ok(connector)
+    match MakeRustlsConnect::with_native_certs() {
+        Ok((connector, _unusable)) => Ok(connector),
+        Err(_) => Err(StoreError::Schema(
+            "sslmode asks for encryption, but the system has no root certificates: install \
+             ca-certificates, or name a file in SSL_CERT_FILE"
+                .to_owned(),
+        )),
+    }
 }
 
 /// rustls needs to be told once which cryptography to use; whoever was first has chosen.

@@ -1,0 +1,7 @@
+//! The library's behaviour on real services, a module each.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod broker;
+mod main_path;
+mod store_laws;
+mod support;
