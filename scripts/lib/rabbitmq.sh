@@ -57,7 +57,9 @@ in_rabbitmq() {
     node=$(rabbitmq_node "$dir")
     read -r _ dist epmd <"$dir/ports"
     if [ -n "$root" ]; then
-        enter=(chroot "$root")
+        # RabbitMQ reads /proc; the mount is seen by these processes only and ends with them.
+        # shellcheck disable=SC2016 # for the inner shell
+        enter=(unshare --mount sh -c 'mount --rbind /proc "$0/proc" && exec chroot "$0" "$@"' "$root")
         case $dir in "$root"/*) dir=${dir#"$root"} ;; *) fail "$dir must lie below $root" ;; esac
     fi
     cd / || exit 1

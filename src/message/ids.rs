@@ -94,6 +94,7 @@ impl GroupName {
     }
 
     /// A name as it was stored.
+    #[cfg(feature = "postgres")]
     pub(crate) fn from_stored(name: &str) -> Self {
         Self(name.into())
     }
