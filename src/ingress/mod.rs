@@ -1,6 +1,7 @@
 //! Intake: from untrusted requests to commands that are durable. Checks, group commit and waiting for
 //! outcomes are free of HTTP, so that the AMQP intake accepts the same way; `http` is the API.
 
+pub mod amqp;
 mod draft;
 mod group_commit;
 #[cfg(feature = "http")]
