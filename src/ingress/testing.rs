@@ -338,6 +338,9 @@ impl Outbox for MemoryStore {
     ) -> Result<OutboxPage, StoreError> {
         unimplemented!()
     }
+    async fn drop_aged(&self, _: &[Partition], _: i64, _: i64) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
     async fn delete_outbox(&self, _: &[i64]) -> Result<(), StoreError> {
         unimplemented!()
     }
@@ -372,6 +375,9 @@ impl Members for MemoryStore {
             heartbeat_at: Timestamp::UNIX_EPOCH,
             stats: serde_json::json!({}),
         }])
+    }
+    async fn notify_members(&self) -> Result<(), StoreError> {
+        unimplemented!()
     }
     async fn leave(&self, _: crate::message::MemberId) -> Result<(), StoreError> {
         unimplemented!()
