@@ -1,4 +1,4 @@
-//! A raw HTTP/1.1 client: what a test sends is what goes over the wire.
+//! A raw HTTP/1.1 client: what a test sends is what goes over the wire. Also used by `tests/it`.
 
 use std::net::SocketAddr;
 
@@ -8,27 +8,27 @@ use tokio::{
     net::TcpStream,
 };
 
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
-    pub(super) fn lines(&self) -> Vec<Value> {
+    pub(crate) fn lines(&self) -> Vec<Value> {
         self.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Status and code of a problem, which must be well-formed.
-    pub(super) fn problem(&self) -> (u16, String) {
+    pub(crate) fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.body);
         let json = self.json();
         assert_eq!(json["status"], self.status);
@@ -41,23 +41,23 @@ impl Answer {
 }
 
 /// One connection.
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Client {
-    pub(super) async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap(), received: Vec::new() }
     }
 
-    pub(super) async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         // The server may have closed its side already; its answer is still to be read.
         let _ = self.stream.write_all(bytes).await;
     }
 
     /// Sends a request with these headers (`Content-Length` is added) and reads the answer.
-    pub(super) async fn request(
+    pub(crate) async fn request(
         &mut self,
         method: &str,
         target: &str,
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// Reads one answer; `None` if the server closed without one.
-    pub(super) async fn answer(&mut self, method: &str) -> Option<Answer> {
+    pub(crate) async fn answer(&mut self, method: &str) -> Option<Answer> {
         let end = loop {
             if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end + 4;
