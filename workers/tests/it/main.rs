@@ -1,0 +1,2 @@
+//! The bank's behaviour on real services.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
