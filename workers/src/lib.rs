@@ -3,5 +3,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod accounts;
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod log;
+pub mod run;
 pub mod verify;

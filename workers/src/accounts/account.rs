@@ -49,14 +49,14 @@ impl Aggregate for Account {
     fn decide(&self, command: &AccountCommand, _: &Context) -> Decided {
         match command {
             AccountCommand::Open(open) => match self.status {
-                Status::Unopened => happens(Opened { owner: open.owner.clone() }, 0),
+                Status::Unopened => Ok(happens(Opened { owner: open.owner.clone() }, 0)),
                 Status::Open => Err(Rejection::AlreadyOpen),
                 Status::Closed => Err(Rejection::Closed),
             },
             AccountCommand::Deposit(deposit) => self.in_use()?.deposit(deposit),
             AccountCommand::Withdraw(withdraw) => self.in_use()?.withdraw(withdraw),
             AccountCommand::Close(_) => match self.in_use()?.balance {
-                0 => happens(Closed {}, 0),
+                0 => Ok(happens(Closed {}, 0)),
                 balance => Err(Rejection::BalanceNotZero { balance }),
             },
         }
@@ -86,19 +86,19 @@ impl Account {
     fn deposit(&self, &Deposit { amount }: &Deposit) -> Decided {
         let balance = self.balance.checked_add(amount).filter(|balance| *balance <= MAX_BALANCE);
         let balance = balance.ok_or(Rejection::BalanceLimit)?;
-        happens(Deposited { amount, balance }, balance)
+        Ok(happens(Deposited { amount, balance }, balance))
     }
 
     fn withdraw(&self, &Withdraw { amount }: &Withdraw) -> Decided {
         let left = self.balance.checked_sub(amount).filter(|balance| *balance >= 0);
         let short = Rejection::InsufficientFunds { asked: amount, balance: self.balance };
         let balance = left.ok_or(short)?;
-        happens(Withdrawn { amount, balance }, balance)
+        Ok(happens(Withdrawn { amount, balance }, balance))
     }
 }
 
-fn happens(event: impl Into<AccountEvent>, balance: i64) -> Decided {
-    Ok(Decision::event(event).reply(Reply { balance }))
+fn happens(event: impl Into<AccountEvent>, balance: i64) -> Decision<AccountEvent, Reply> {
+    Decision::event(event).reply(Reply { balance })
 }
 
 #[cfg(test)]

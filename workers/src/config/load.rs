@@ -15,13 +15,13 @@ use super::{Config, DEFAULT, environment, known_keys};
 #[error("the configuration is not valid:\n  - {}", .0.join("\n  - "))]
 pub struct ConfigError(pub Vec<String>);
 
-/// The last layer: what the command line says.
+/// Settings by name: what the command line says, or what a command wants different by default.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub struct Settings {
     settings: Vec<(String, Value)>,
 }
 
-impl Flags {
+impl Settings {
     /// A setting, as text (a flag of its own).
     pub fn set(&mut self, key: &str, value: Option<impl Into<String>>) -> &mut Self {
         if let Some(value) = value {
@@ -41,7 +41,7 @@ impl Flags {
     }
 }
 
-impl Provider for Flags {
+impl Provider for Settings {
     fn metadata(&self) -> Metadata {
         Metadata::named("flags")
     }
@@ -55,15 +55,16 @@ impl Provider for Flags {
     }
 }
 
-/// Reads the configuration: the default file, `file`, the variables (usually
-/// [`std::env::vars`]), `flags`.
+/// Reads the configuration: the default file, `base` (where a command's defaults differ), `file`,
+/// the variables (usually [`std::env::vars`]), `flags`.
 pub fn load(
+    base: &Settings,
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
-    flags: &Flags,
+    flags: &Settings,
 ) -> Result<Config, ConfigError> {
     let mut errors = Vec::new();
-    let mut layers = Figment::from(Toml::string(DEFAULT));
+    let mut layers = Figment::from(Toml::string(DEFAULT)).merge(base);
     let known = known_keys::names(&tree(&layers).map_err(one)?);
     let mut unknown = |keys: Vec<String>, place: &str| {
         errors.extend(keys.iter().filter(|key| !known.contains(*key)).map(|key| {
@@ -99,12 +100,12 @@ pub fn load(
     if errors.is_empty() { Ok(config) } else { Err(ConfigError(errors)) }
 }
 
-fn one(error: impl ToString) -> ConfigError {
-    ConfigError(vec![error.to_string()])
+fn one(error: String) -> ConfigError {
+    ConfigError(vec![error])
 }
 
-fn tree(layer: &Figment) -> Result<Dict, figment::Error> {
-    layer.extract()
+fn tree(layer: &Figment) -> Result<Dict, String> {
+    layer.extract().map_err(|error| error.to_string())
 }
 
 /// A file's settings, with its name for error messages.
@@ -161,20 +162,25 @@ impl Config {
 
     /// Both URLs, or what is missing.
     pub fn require_urls(&self) -> Result<(), ConfigError> {
-        let missing = [
-            (
-                self.database.url.is_empty(),
-                "database.url",
-                "--database-url",
-                "ADJUTANT_DATABASE_URL",
-            ),
-            (self.broker.url.is_empty(), "broker.url", "--amqp-url", "ADJUTANT_AMQP_URL"),
-        ];
-        let missing = missing.into_iter().filter(|(is_missing, ..)| *is_missing);
-        let errors: Vec<String> = missing
-            .map(|(_, key, flag, variable)| format!("{key} is not set: use {flag} or {variable}"))
-            .collect();
-        if errors.is_empty() { Ok(()) } else { Err(ConfigError(errors)) }
+        let missing: Vec<String> =
+            [self.missing_database(), self.missing_broker()].into_iter().flatten().collect();
+        if missing.is_empty() { Ok(()) } else { Err(ConfigError(missing)) }
+    }
+
+    /// The database's URL, or that it is missing.
+    pub fn require_database(&self) -> Result<&str, ConfigError> {
+        self.missing_database()
+            .map_or(Ok(self.database.url.expose()), |missing| Err(ConfigError(vec![missing])))
+    }
+
+    fn missing_database(&self) -> Option<String> {
+        let hint = "database.url is not set: use --database-url or ADJUTANT_DATABASE_URL";
+        self.database.url.is_empty().then(|| hint.to_owned())
+    }
+
+    fn missing_broker(&self) -> Option<String> {
+        let hint = "broker.url is not set: use --amqp-url or ADJUTANT_AMQP_URL";
+        self.broker.url.is_empty().then(|| hint.to_owned())
     }
 }
 

@@ -12,7 +12,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
-pub use load::{ConfigError, Flags, load};
+pub use load::{ConfigError, Settings, load};
 pub use roles::Roles;
 pub use secret::SecretUrl;
 pub use sections::{

@@ -77,9 +77,11 @@ async fn ask(
         match settled.get(id) {
             Some(true) => {}
             Some(false) => {
-                check.found(|| format!("command {id} was answered 202 and has no outcome"))
+                check.found(|| format!("command {id} was answered 202 and has no outcome"));
             }
-            None => check.found(|| format!("command {id} was answered 202 and is not there")),
+            None => {
+                check.found(|| format!("command {id} was answered 202 and is not there"));
+            }
         }
     }
     Ok(())

@@ -42,7 +42,9 @@ async fn command_logs(snapshot: &mut Snapshot, check: &mut Check) -> sqlx::Resul
     let mut gaps = gaps(snapshot, include_str!("queries/command_log_gaps.sql")).await?;
     let ends = ends(snapshot, include_str!("queries/command_log_ends.sql")).await?;
     gaps.extend(ends.iter().filter_map(End::missing));
-    gaps.iter().for_each(|hole| check.found(|| hole.in_words("command log")));
+    for hole in gaps {
+        check.found(|| hole.in_words("command log"));
+    }
     Ok(())
 }
 
@@ -64,7 +66,9 @@ async fn event_logs(
         }
     }
     holes.extend(ends.iter().filter_map(End::missing));
-    holes.iter().for_each(|hole| check.found(|| hole.in_words("event log")));
+    for hole in &holes {
+        check.found(|| hole.in_words("event log"));
+    }
     Ok(holes)
 }
 
@@ -131,7 +135,9 @@ async fn trace(snapshot: &mut Snapshot, holes: &[Hole], damage: &mut Damage) -> 
         .bind(last)
         .fetch_all(&mut snapshot.main)
         .await?;
-    streams.into_iter().for_each(|stream| damage.broken_stream(stream));
+    for stream in streams {
+        damage.broken_stream(stream);
+    }
     Ok(())
 }
 

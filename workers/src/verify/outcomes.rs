@@ -7,9 +7,12 @@ use uuid::Uuid;
 
 use super::{Check, damage::Damage, snapshot::Snapshot};
 
+/// A query for what must not be, and how to say what it found.
+type Question = (&'static str, fn(&PgRow) -> sqlx::Result<String>);
+
 pub(super) async fn check(snapshot: &mut Snapshot, damage: &Damage) -> sqlx::Result<Check> {
     let mut check = Check::new("every_command_one_outcome");
-    let questions: [(&'static str, fn(&PgRow) -> sqlx::Result<String>); 5] = [
+    let questions: [Question; 5] = [
         (include_str!("queries/commands_without_outcome.sql"), without_outcome),
         (include_str!("queries/doubled_outcomes.sql"), doubled),
         (include_str!("queries/outcomes_without_command.sql"), without_command),
@@ -23,7 +26,9 @@ pub(super) async fn check(snapshot: &mut Snapshot, damage: &Damage) -> sqlx::Res
             check.found(|| words);
         }
     }
-    damage.orphans.iter().for_each(|orphan| check.found(|| orphan.clone()));
+    for orphan in &damage.orphans {
+        check.found(|| orphan.clone());
+    }
     Ok(check)
 }
 

@@ -19,9 +19,11 @@ pub(super) async fn check(snapshot: &mut Snapshot, damage: &mut Damage) -> sqlx:
         let event = format!("event {partition}:{offset} (version {version} of {stream})");
         match row.try_get::<Option<bool>, _>("succeeded")? {
             Some(_) => {
-                check.found(|| format!("{event} is of command {command}, which did not succeed"))
+                check.found(|| format!("{event} is of command {command}, which did not succeed"));
             }
-            None => damage.orphans.push(format!("{event} is of {command}, which nobody accepted")),
+            None => {
+                damage.orphans.push(format!("{event} is of {command}, which nobody accepted"));
+            }
         }
     }
     drop(rows);

@@ -1,5 +1,7 @@
 //! The verdict: for people as a table, for programs as JSON.
 
+use std::fmt::Write;
+
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use sqlx::Row;
@@ -119,15 +121,15 @@ impl Report {
         );
         for check in &self.checks {
             for finding in &check.findings {
-                text.push_str(&format!("\n{}: {finding}", check.name));
+                let _ = write!(text, "\n{}: {finding}", check.name);
             }
             if check.found > check.findings.len() as u64 {
                 let more = check.found - check.findings.len() as u64;
-                text.push_str(&format!("\n{}: … and {more} more", check.name));
+                let _ = write!(text, "\n{}: … and {more} more", check.name);
             }
         }
         for (group, events) in &self.behind {
-            text.push_str(&format!("\nnote: {group} is {events} events behind"));
+            let _ = write!(text, "\nnote: {group} is {events} events behind");
         }
         text
     }
