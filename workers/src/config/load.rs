@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
-    providers::{Format, Toml},
+    providers::{Format, Serialized, Toml},
     value::{Dict, Map, Value},
 };
 
@@ -47,11 +47,11 @@ impl Provider for Settings {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut figment = Figment::new();
+        let mut layers = Figment::new();
         for (key, value) in &self.settings {
-            figment = figment.merge((key.as_str(), value));
+            layers = layers.merge(Serialized::default(key, value));
         }
-        figment.data()
+        layers.data()
     }
 }
 
