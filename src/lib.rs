@@ -4,11 +4,25 @@
 #[cfg(feature = "runtime")]
 pub mod broker;
 pub mod domain;
+#[cfg(feature = "runtime")]
+pub mod execute;
+#[cfg(feature = "http")]
+pub(crate) mod http_server;
+#[cfg(feature = "runtime")]
+pub mod ingress;
 pub mod message;
+#[cfg(feature = "runtime")]
+pub mod observe;
+#[cfg(feature = "runtime")]
+pub mod relay;
+#[cfg(feature = "runtime")]
+pub mod service;
 #[cfg(feature = "runtime")]
 pub mod signals;
 #[cfg(feature = "runtime")]
 pub mod store;
+#[cfg(feature = "runtime")]
+pub mod worker;
 
 #[doc(hidden)]
 pub use serde_json;

@@ -98,6 +98,27 @@ pub struct Delivery {
     pub body: Bytes,
 }
 
+/// A command that another system sent to the intake queue, as it arrived.
+#[derive(Clone, Debug)]
+pub struct IntakeDelivery {
+    /// Acknowledges this message.
+    pub tag: u64,
+    /// AMQP `message-id`: the command's id.
+    pub message_id: Option<String>,
+    /// MIME type of the body.
+    pub content_type: Option<String>,
+    /// The queue that waits for the outcome.
+    pub reply_to: Option<String>,
+    /// Echoed on the reply.
+    pub correlation_id: Option<String>,
+    /// The header `traceparent` (W3C Trace Context).
+    pub headers_traceparent: Option<String>,
+    /// How often it was delivered before (0: the first time), where the broker counts.
+    pub redeliveries: u32,
+    /// The body.
+    pub body: Bytes,
+}
+
 /// A broker. One per process; clones of the handle share connections.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
@@ -115,6 +136,10 @@ pub trait Broker: Send + Sync + 'static {
         source: &GroupPartition,
         prefetch: u16,
     ) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// Starts to consume the intake queue, beside any other consumer of it: the messages are shared
+    /// out. At most `prefetch` are unacknowledged. A missing queue is declared first.
+    async fn consume_intake(&self, prefetch: u16) -> Result<Box<dyn IntakeConsumer>, BrokerError>;
 
     /// Whether a connection can be made and used, for readiness probes and start-up checks.
     async fn check(&self) -> Result<(), BrokerError>;
@@ -144,5 +169,19 @@ pub trait Consumer: Send {
     async fn next(&mut self) -> Result<Delivery, BrokerError>;
 
     /// Acknowledges this message and every one before it.
+    async fn ack_through(&mut self, tag: u64) -> Result<(), BrokerError>;
+}
+
+/// Receives commands that other systems sent. Dropping it closes its channel: what was not
+/// acknowledged is delivered again, to any consumer.
+#[async_trait]
+pub trait IntakeConsumer: Send {
+    /// The next message. Safe to cancel. After an error the consumer is finished: open another.
+    async fn next(&mut self) -> Result<IntakeDelivery, BrokerError>;
+
+    /// Acknowledges this message alone.
+    async fn ack(&mut self, tag: u64) -> Result<(), BrokerError>;
+
+    /// Acknowledges this message and every one before it that this consumer received.
     async fn ack_through(&mut self, tag: u64) -> Result<(), BrokerError>;
 }

@@ -262,7 +262,7 @@ struct Typed<A>(PhantomData<fn() -> A>);
 impl<A: Aggregate> Typed<A> {
     /// A state that is not this aggregate's is a bug in the executor; it reads as an empty stream
     /// nowhere, because states are keyed by stream and a stream names its aggregate.
-    fn state<'a>(&self, state: &'a State) -> Result<&'a A, CommandFailure> {
+    fn state(state: &State) -> Result<&A, CommandFailure> {
         state.0.downcast_ref().ok_or_else(|| broken("state_of_another_aggregate", A::TYPE))
     }
 }
@@ -298,7 +298,7 @@ impl<A: Aggregate> AggregateType for Typed<A> {
         command: &CommandEnvelope,
         context: &Context,
     ) -> Result<Decided, CommandFailure> {
-        let state = self.state(state)?;
+        let state = Self::state(state)?;
         let decoded = decode_newest::<A::Command>(&command.command_type, &command.payload)
             .map_err(|error| broken("undecodable_payload", error))?;
         let decision = state.decide(&decoded, context).map_err(|error| {

@@ -44,8 +44,9 @@ fn pointer(path: &garde::Path) -> String {
     components
         .iter()
         .filter(|(_, component)| !component.is_empty())
-        .map(|(_, component)| format!("/{}", component.replace('~', "~0").replace('/', "~1")))
-        .collect()
+        .fold(String::new(), |pointer, (_, component)| {
+            pointer + "/" + &component.replace('~', "~0").replace('/', "~1")
+        })
 }
 
 /// Stands between a rule's name and its message; no message of ours contains it.

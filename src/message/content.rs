@@ -41,6 +41,13 @@ impl CommandContent<'_> {
         part(self.command_type.as_bytes());
         part(self.stream.as_str().as_bytes());
         part(&serde_json_canonicalizer::to_vec(self.payload)?);
+        // RFC 8785 writes every number as a double, which makes neighbours beyond 2^53 the same:
+        // those are added as they are. A payload without them keeps its plain canonical form.
+        let mut beyond = String::new();
+        integers_beyond_doubles(self.payload, &mut beyond);
+        if !beyond.is_empty() {
+            part(beyond.as_bytes());
+        }
         part(match self.lane {
             Lane::Queued => b"queued",
             Lane::Immediate => b"immediate",
@@ -52,5 +59,35 @@ impl CommandContent<'_> {
         let version = self.expected_version.map(|version| version.to_string());
         part(version.unwrap_or_default().as_bytes());
         Ok(ContentHash(hasher.finalize().into()))
+    }
+}
+
+/// The integers that a double cannot hold exactly, in the order of sorted keys.
+#[cfg(feature = "runtime")]
+fn integers_beyond_doubles(value: &serde_json::Value, found: &mut String) {
+    use serde_json::Value;
+    const EXACT: u64 = 1 << 53;
+    match value {
+        Value::Number(number) => {
+            let magnitude = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+            if magnitude.is_some_and(|magnitude| magnitude > EXACT) {
+                found.push_str(&number.to_string());
+                found.push(' ');
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                integers_beyond_doubles(item, found);
+            }
+        }
+        Value::Object(fields) => {
+            // serde_json keeps keys sorted unless some crate switches `preserve_order` on.
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            for (_, item) in fields {
+                integers_beyond_doubles(item, found);
+            }
+        }
+        _ => {}
     }
 }

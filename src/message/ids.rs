@@ -93,6 +93,12 @@ impl GroupName {
         Self(format!("projection.{name}").into())
     }
 
+    /// A name as it was stored.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn from_stored(name: &str) -> Self {
+        Self(name.into())
+    }
+
     /// The name as it stands in SQL, queues and metrics.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -63,7 +63,7 @@ impl PartitionCount {
 
     /// The partition of arbitrary bytes, by the same hash.
     pub fn of_bytes(self, bytes: &[u8]) -> Partition {
-        Partition((xxh64(bytes, 0) % self.0.unsigned_abs() as u64) as i16)
+        Partition((xxh64(bytes, 0) % u64::from(self.0.unsigned_abs())) as i16)
     }
 }
 

@@ -113,6 +113,9 @@ pub trait Members: Send + Sync {
     /// Who is live, without a heartbeat of one's own.
     async fn live_members(&self, ttl: Duration) -> Result<Vec<Member>, StoreError>;
 
+    /// Tells the other members, by a hint, that something changed.
+    async fn notify_members(&self) -> Result<(), StoreError>;
+
     /// Removes a member that stopped, and those that have been silent for an hour.
     async fn leave(&self, id: MemberId) -> Result<(), StoreError>;
 }

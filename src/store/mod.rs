@@ -32,7 +32,27 @@ pub use views::{
     DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, ViewCommit, ViewDocuments, Views,
 };
 
-use crate::message::{LogId, PartitionCount, Timestamp};
+use std::sync::{Arc, atomic::AtomicBool};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    message::{LogId, PartitionCount, Timestamp},
+    signals::Signals,
+};
+
+/// What hints between processes need.
+pub struct HintParts {
+    /// The hints of this process.
+    pub signals: Signals,
+    /// Rings when another process joins, drains or leaves.
+    pub members_changed: Arc<Notify>,
+    /// Whether another process relays and wants to hear of new outbox rows.
+    pub relay_elsewhere: Arc<AtomicBool>,
+    /// Ends the passing on.
+    pub stop: CancellationToken,
+}
 
 /// What was fixed when the database was initialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +68,11 @@ pub struct Identity {
 pub trait Store: Intake + Execution + Logs + Views + Outbox + Members + Queries {
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;
+
+    /// Starts to pass hints between processes, if this store can; nothing depends on them.
+    fn pass_hints(self: Arc<Self>, _: HintParts) -> Vec<tokio::task::JoinHandle<()>> {
+        Vec::new()
+    }
 
     /// The store's clock. Also the cheapest question that shows that the store answers.
     async fn now(&self) -> Result<Timestamp, StoreError>;

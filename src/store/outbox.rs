@@ -10,6 +10,8 @@ use crate::message::{Offset, Partition, Route, Timestamp};
 pub struct OutboxRow {
     /// Its id; rows of one partition are in log order when sorted by it.
     pub id: i64,
+    /// The transaction that wrote it (`xid8`), for the lower bound of reads.
+    pub transaction: u64,
     /// The partition it belongs to.
     pub partition: Partition,
     /// Where it goes.
@@ -45,8 +47,7 @@ pub struct OutboxPage {
 /// Relaying.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Rows of these partitions from the bound on, without those in `known`, at most `limit` and
-    /// about `max_bytes`.
+    /// Rows of these partitions from the bound on, without those in `known`, at most `limit`.
     async fn read_outbox(
         &self,
         partitions: &[Partition],
@@ -54,6 +55,15 @@ pub trait Outbox: Send + Sync {
         known: &[i64],
         limit: i64,
     ) -> Result<OutboxPage, StoreError>;
+
+    /// Deletes, for an outage of the broker, rows of these partitions that carry log offsets and
+    /// are older than `age_ms`: their groups read the log. At most `limit`; returns how many.
+    async fn drop_aged(
+        &self,
+        partitions: &[Partition],
+        age_ms: i64,
+        limit: i64,
+    ) -> Result<u64, StoreError>;
 
     /// Deletes rows that were published. Deleting one twice changes nothing.
     async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError>;

@@ -1,0 +1,306 @@
+//! Runs batches to their end, whatever the store answers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AggregateCache, RetryPolicy, StoreClock,
+    batch::{Decisions, Known, Streams, decide_all, replay_all, streams_of},
+};
+use crate::{
+    domain::Registry,
+    message::{CommandId, GroupName, Offset, Partition},
+    signals::{Applied, Signals},
+    store::{CommandEntry, CommittedCommands, Fence, Store, StoreError},
+};
+
+/// How the executor works.
+#[derive(Clone, Debug)]
+pub struct ExecutorSettings {
+    /// How many events there are between two snapshots of a stream.
+    pub snapshot_every: i64,
+    /// The most bytes of aggregates held in memory.
+    pub cache_bytes: u64,
+}
+
+impl Default for ExecutorSettings {
+    fn default() -> Self {
+        Self { snapshot_every: 100, cache_bytes: 32 * 1024 * 1024 }
+    }
+}
+
+/// Entries of one partition, in order.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The partition.
+    pub partition: Partition,
+    /// Where the group's checkpoint is before the first entry; `None`: there is none to move (the
+    /// immediate lane).
+    pub checkpoint: Option<Offset>,
+    /// The entries.
+    pub entries: Vec<CommandEntry>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum RunEnd {
+    /// All its entries are finished, and the checkpoint stands behind them.
+    Done,
+    /// Another process has moved the checkpoint; nothing was written. Read it again.
+    Fenced,
+    /// An entry is not in the log at that place; nothing was written. Read the log instead.
+    NotInLog,
+    /// It could not be done, and trying the same again at once would not help.
+    Failed(StoreError),
+}
+
+/// Executes commands. Shared by the lanes of a process.
+pub struct Executor {
+    registry: Arc<Registry>,
+    store: Arc<dyn Store>,
+    signals: Signals,
+    cache: AggregateCache,
+    clock: StoreClock,
+    settings: ExecutorSettings,
+    group: GroupName,
+    stop: CancellationToken,
+}
+
+impl Executor {
+    /// An executor of these types on this store. It gives up waiting for an unreachable store when
+    /// `stop` is cancelled.
+    pub fn new(
+        registry: Arc<Registry>,
+        store: Arc<dyn Store>,
+        signals: Signals,
+        clock: StoreClock,
+        settings: ExecutorSettings,
+        stop: CancellationToken,
+    ) -> Self {
+        let cache = AggregateCache::with_limit(settings.cache_bytes);
+        let group = GroupName::commands();
+        Self { registry, store, signals, cache, clock, settings, group, stop }
+    }
+
+    /// The aggregates it holds.
+    pub fn cache(&self) -> &AggregateCache {
+        &self.cache
+    }
+
+    /// Executes runs of different partitions, in one transaction if nothing goes wrong. A failing
+    /// batch is split, by partition and then by halves, until the bad entry stands alone.
+    pub async fn execute(&self, runs: Vec<Run>) -> Vec<RunEnd> {
+        match self.execute_together(&runs, None).await {
+            Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
+            Err(error) if runs.len() == 1 => vec![self.execute_split(&runs[0], error).await],
+            Err(error) => {
+                tracing::debug!(%error, runs = runs.len(), "batch failed; trying each partition alone");
+                let mut ends = Vec::with_capacity(runs.len());
+                for run in runs {
+                    ends.push(
+                        match self.execute_together(std::slice::from_ref(&run), None).await {
+                            Ok(()) => RunEnd::Done,
+                            Err(error) => self.execute_split(&run, error).await,
+                        },
+                    );
+                }
+                ends
+            }
+        }
+    }
+
+    /// A run that failed with `error` when tried whole.
+    async fn execute_split(&self, run: &Run, error: StoreError) -> RunEnd {
+        match error {
+            StoreError::Fenced(Fence::Checkpoint) => RunEnd::Fenced,
+            StoreError::Fenced(Fence::NotInLog) => RunEnd::NotInLog,
+            StoreError::Unstorable(_) => self.find_unstorable(run, error).await,
+            error => RunEnd::Failed(error),
+        }
+    }
+
+    /// Halves until the command that cannot be stored stands alone; it becomes `dead`.
+    async fn find_unstorable(&self, run: &Run, error: StoreError) -> RunEnd {
+        let mut todo = vec![(run.clone(), Some(error))];
+        while let Some((part, known_error)) = todo.pop() {
+            let error = match known_error {
+                Some(error) => error,
+                None => match self.execute_together(std::slice::from_ref(&part), None).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+            };
+            match (error, part.entries.as_slice()) {
+                (StoreError::Unstorable(reason), [entry]) => {
+                    let unstorable = (entry.command.id, reason);
+                    let part = std::slice::from_ref(&part);
+                    if let Err(error) = self.execute_together(part, Some(&unstorable)).await {
+                        return RunEnd::Failed(error);
+                    }
+                }
+                (StoreError::Unstorable(_), entries) if entries.len() > 1 => {
+                    let (head, tail) = entries.split_at(entries.len() / 2);
+                    let behind_head = head.last().map(|entry| entry.offset);
+                    let checkpoint = part.checkpoint.and(behind_head);
+                    todo.push((Run { checkpoint, entries: tail.to_vec(), ..part }, None));
+                    let head = Run { entries: head.to_vec(), ..part };
+                    todo.push((head, None));
+                }
+                (StoreError::Fenced(Fence::Checkpoint), _) => return RunEnd::Fenced,
+                (StoreError::Fenced(Fence::NotInLog), _) => return RunEnd::NotInLog,
+                (error, _) => return RunEnd::Failed(error),
+            }
+        }
+        RunEnd::Done
+    }
+
+    /// One transaction for all runs, tried until it took place or cannot.
+    async fn execute_together(
+        &self,
+        runs: &[Run],
+        unstorable: Option<&(CommandId, String)>,
+    ) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let mut delays = RetryPolicy::forever().start();
+        let mut ended: Vec<CommandId> = Vec::new();
+        let mut exclusively = false;
+        loop {
+            match self.try_once(runs, &ended, unstorable, exclusively).await {
+                Ok((decisions, committed)) => {
+                    self.after_commit(runs, decisions, &committed, started.elapsed());
+                    return Ok(());
+                }
+                Err(StoreError::Fenced(Fence::Outcome)) => {
+                    metrics::counter!("adjutant_commands_duplicate_total").increment(1);
+                    ended = self.look_up_ended(runs).await?;
+                }
+                Err(StoreError::Fenced(Fence::StreamVersion)) => {
+                    metrics::counter!("adjutant_executor_conflicts_total").increment(1);
+                    self.forget(runs);
+                    exclusively = true;
+                }
+                Err(
+                    error @ (StoreError::Unavailable(_)
+                    | StoreError::Transient(_)
+                    | StoreError::Unknown(_)),
+                ) => {
+                    // After a lost reply to COMMIT the next try carries the same fences: if the
+                    // first one took place after all, the checkpoint or an outcome says so.
+                    self.forget(runs);
+                    metrics::counter!("adjutant_executor_retries_total").increment(1);
+                    let Some(delay) = delays.next_delay() else { return Err(error) };
+                    tracing::warn!(%error, ?delay, "the batch is tried again");
+                    tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => return Err(error),
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+                Err(error) => {
+                    self.forget(runs);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn try_once(
+        &self,
+        runs: &[Run],
+        ended: &[CommandId],
+        unstorable: Option<&(CommandId, String)>,
+        exclusively: bool,
+    ) -> Result<(Decisions, CommittedCommands), StoreError> {
+        let known = Known {
+            registry: &self.registry,
+            group: &self.group,
+            now: self.clock.now(),
+            snapshot_every: self.settings.snapshot_every,
+            ended,
+            unstorable,
+        };
+        let needed = streams_of(&self.registry, runs);
+        if exclusively {
+            return self.decide_under_lock(&known, runs, &needed).await;
+        }
+        let mut streams = Streams::new();
+        let mut missing = Vec::new();
+        for (stream, state_version) in needed {
+            match self.cache.get(&stream) {
+                Some(found) => drop(streams.insert(stream, Ok(found))),
+                None => missing.push((stream, state_version)),
+            }
+        }
+        let loaded = self.store.load_streams(&missing).await?;
+        replay_all(&self.registry, &loaded, &mut streams);
+        let mut decisions = decide_all(&known, runs, streams)?;
+        let commit = std::mem::take(&mut decisions.commit);
+        let committed = self.store.commit_commands(commit).await?;
+        Ok((decisions, committed))
+    }
+
+    async fn decide_under_lock(
+        &self,
+        known: &Known<'_>,
+        runs: &[Run],
+        needed: &[(crate::message::StreamId, i16)],
+    ) -> Result<(Decisions, CommittedCommands), StoreError> {
+        let mut decided = None;
+        let decide = |loaded: Vec<crate::store::LoadedStream>| {
+            let mut streams = Streams::new();
+            replay_all(&self.registry, &loaded, &mut streams);
+            let mut decisions = decide_all(known, runs, streams)?;
+            let commit = std::mem::take(&mut decisions.commit);
+            decided = Some(decisions);
+            Ok(commit)
+        };
+        let committed = self.store.commit_exclusively(needed, Box::new(decide)).await?;
+        let nothing = || StoreError::Internal("the store committed without a decision".to_owned());
+        Ok((decided.ok_or_else(nothing)?, committed))
+    }
+
+    fn after_commit(
+        &self,
+        runs: &[Run],
+        decisions: Decisions,
+        committed: &CommittedCommands,
+        took: Duration,
+    ) {
+        if let Some(now) = committed.recorded_at {
+            self.clock.observe(now);
+        }
+        for (stream, aggregate) in decisions.streams {
+            if let Ok(aggregate) = aggregate {
+                self.cache.put(stream, aggregate);
+            }
+        }
+        self.signals.outbox_written();
+        metrics::histogram!("adjutant_executor_batch_commands")
+            .record(decisions.ended.len() as f64);
+        metrics::histogram!("adjutant_executor_commit_seconds").record(took.as_secs_f64());
+        self.signals.commands_ended(decisions.ended);
+        let moved = |run: &Run| {
+            let last = run.entries.last()?.offset;
+            let group = self.group.clone();
+            run.checkpoint.map(|_| Applied { group, partition: run.partition, offset: last })
+        };
+        self.signals.checkpoints_moved(runs.iter().filter_map(moved).collect());
+    }
+
+    async fn look_up_ended(&self, runs: &[Run]) -> Result<Vec<CommandId>, StoreError> {
+        let ids: Vec<_> = runs
+            .iter()
+            .flat_map(|run| run.entries.iter().map(|entry| (run.partition, entry.command.id)))
+            .collect();
+        let outcomes = self.store.outcomes(&ids).await?;
+        Ok(outcomes.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Another writer may have been there: what the cache holds of these streams is doubtful.
+    fn forget(&self, runs: &[Run]) {
+        let streams = runs.iter().flat_map(|run| &run.entries).map(|entry| &entry.command.stream);
+        self.cache.invalidate(streams);
+    }
+}

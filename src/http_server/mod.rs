@@ -1,0 +1,181 @@
+//! The HTTP/1.1 server under the API and the admin server: a bounded number of connections, slow
+//! clients timed out, panics answered with 500, and an orderly stop. It knows nothing of commands.
+//!
+//! `axum::serve` is not used, because it has neither connection limits nor header timeouts.
+
+use std::{
+    any::Any, convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response},
+};
+use futures_util::FutureExt as _;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+
+/// How many connections may wait in the kernel until they are accepted.
+const BACKLOG: u32 = 4096;
+/// The largest head of a request, and the largest read buffer of a connection, in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// What a client may take.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerLimits {
+    /// How many connections are open at a time; more wait in the kernel.
+    pub(crate) max_connections: usize,
+    /// How long a head may take to arrive, and how long a connection may be idle.
+    pub(crate) header_timeout: Duration,
+    /// How long requests in flight may take to end after `shutdown`.
+    pub(crate) drain_timeout: Duration,
+    /// A gauge that shows how many connections are open.
+    pub(crate) connections_gauge: Option<&'static str>,
+    /// What is answered when a handler panicked; the plain 500 if there is none.
+    pub(crate) on_panic: Option<fn() -> Response<Body>>,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 12_000,
+            header_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(5),
+            connections_gauge: None,
+            on_panic: None,
+        }
+    }
+}
+
+/// Listens on an address. Must be called within a tokio runtime.
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves until `shutdown`: then accepts no more, lets requests in flight end, and returns.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limits.max_connections.max(1)));
+    let connections = TaskTracker::new();
+    let server = Server { router, limits: limits.clone() };
+    let accepting = async {
+        loop {
+            // A place first: what has none waits in the kernel and costs nothing here.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let stream = accept(&listener).await;
+            let (server, stop) = (server.clone(), shutdown.child_token());
+            connections.spawn(async move {
+                server.connection(stream, stop).await;
+                drop(place);
+            });
+        }
+    };
+    let _ = shutdown.run_until_cancelled(accepting).await;
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits.drain_timeout, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "connections did not end in time");
+    }
+}
+
+/// The next connection. When the process has run out of file descriptors, waits until some are free.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Server {
+    router: Router,
+    limits: ServerLimits,
+}
+
+impl Server {
+    async fn connection(self, stream: TcpStream, stop: CancellationToken) {
+        let _counted = self.limits.connections_gauge.map(Counted::up);
+        // Answers are small: do not wait to fill packets. Failing, they are only slower.
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(|request: Request<Incoming>| self.answer(request));
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(MAX_HEAD_BYTES);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                let drained = tokio::time::timeout(self.limits.drain_timeout, connection).await;
+                drained.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            // The client broke off, was too slow or sent something else than HTTP.
+            tracing::debug!(%error, "a connection ended");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let mut router = self.router.clone();
+        let handled = async move { router.call(request).await };
+        match AssertUnwindSafe(handled).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(panic) => {
+                tracing::error!(panic = panic_text(panic.as_ref()), "a request handler panicked");
+                Ok(self.limits.on_panic.map_or_else(plain_500, |answer| answer()))
+            }
+        }
+    }
+}
+
+fn plain_500() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// One open connection on the gauge.
+struct Counted(metrics::Gauge);
+
+impl Counted {
+    fn up(name: &'static str) -> Self {
+        let gauge = metrics::gauge!(name);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

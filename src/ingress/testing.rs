@@ -1,0 +1,434 @@
+//! For unit tests of the intake: a small bank, and a store in memory whose answers a test scripts.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{
+        Aggregate, Context, Decision, EventRecord, EventSelection, NoError, Projection,
+        ProjectionError, Service,
+    },
+    message::{
+        CommandId, GroupName, LogId, Offset, Outcome, OutcomeStatus, Partition, PartitionCount,
+        Position, RawJson, StreamId, Timestamp, Version,
+    },
+    store::*,
+};
+
+#[derive(Clone, Debug, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Deposit {
+    #[garde(range(min = 1))]
+    amount: i64,
+    #[garde(inner(length(max = 10)))]
+    #[serde(default)]
+    note: Option<String>,
+    #[garde(skip)]
+    #[serde(default)]
+    extra: serde_json::Value,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Deposited {
+    amount: i64,
+}
+
+crate::commands! {
+    pub(crate) enum AccountCommand {
+        Deposit(Deposit) = "deposit" v1,
+    }
+}
+
+crate::events! {
+    pub(crate) enum AccountEvent {
+        Deposited(Deposited) = "deposited" v1,
+    }
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Account {
+    balance: i64,
+}
+
+impl Aggregate for Account {
+    const TYPE: &'static str = "account";
+    type Command = AccountCommand;
+    type Event = AccountEvent;
+    type Error = NoError;
+    type Reply = ();
+
+    fn decide(
+        &self,
+        command: &AccountCommand,
+        _: &Context,
+    ) -> Result<Decision<AccountEvent, ()>, NoError> {
+        let AccountCommand::Deposit(deposit) = command;
+        Ok(Decision::event(Deposited { amount: deposit.amount }))
+    }
+
+    fn evolve(&mut self, event: &AccountEvent) {
+        let AccountEvent::Deposited(deposited) = event;
+        self.balance += deposited.amount;
+    }
+}
+
+pub(crate) struct Balances;
+
+impl Projection for Balances {
+    const NAME: &'static str = "balances";
+    type View = i64;
+
+    fn events(&self) -> EventSelection {
+        EventSelection::of::<Account>()
+    }
+    fn keys(&self, event: &EventRecord) -> Vec<String> {
+        vec![event.stream.id().to_owned()]
+    }
+    fn apply(
+        &self,
+        _: &str,
+        view: &mut Option<i64>,
+        _: &EventRecord,
+    ) -> Result<(), ProjectionError> {
+        *view = Some(view.unwrap_or_default() + 1);
+        Ok(())
+    }
+}
+
+pub(crate) fn bank() -> Service {
+    Service::builder().aggregate::<Account>().projection(Balances).build().unwrap()
+}
+
+/// What the store answers to one `accept`, instead of accepting.
+#[derive(Clone, Debug)]
+pub(crate) enum Script {
+    /// Fails before anything took place.
+    Fail(fn(String) -> StoreError),
+    /// Accepts, then loses the reply.
+    AcceptThenLose,
+    /// Panics.
+    Panic,
+}
+
+#[derive(Default)]
+pub(crate) struct Inside {
+    pub(crate) commands: BTreeMap<CommandId, CommandRecord>,
+    pub(crate) order: Vec<CommandId>,
+    pub(crate) batches: Vec<usize>,
+    pub(crate) script: VecDeque<Script>,
+    pub(crate) checkpoints: HashMap<GroupName, Vec<Offset>>,
+    pub(crate) views: BTreeMap<(String, String), ViewRecord>,
+    pub(crate) events: Vec<(StreamId, StoredStreamEvent)>,
+    /// Every question fails with this.
+    pub(crate) down: bool,
+    pub(crate) questions: usize,
+}
+
+/// A store in memory. What intake and queries need is there; the rest panics.
+pub(crate) struct MemoryStore {
+    pub(crate) inside: Mutex<Inside>,
+    pub(crate) outbox_rows: AtomicI64,
+    pub(crate) accept_takes: Duration,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self {
+            inside: Mutex::default(),
+            outbox_rows: AtomicI64::new(0),
+            accept_takes: Duration::ZERO,
+        }
+    }
+}
+
+/// A payload with this text can never be stored.
+pub(crate) const POISON: &str = "poison";
+
+impl MemoryStore {
+    pub(crate) fn inside(&self) -> std::sync::MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn script(&self, script: impl IntoIterator<Item = Script>) {
+        self.inside().script.extend(script);
+    }
+
+    pub(crate) fn end(&self, id: CommandId, status: OutcomeStatus) {
+        let outcome = outcome(status);
+        self.inside().commands.get_mut(&id).unwrap().outcome = Some(outcome);
+    }
+
+    fn up(&self) -> Result<std::sync::MutexGuard<'_, Inside>, StoreError> {
+        let mut inside = self.inside();
+        inside.questions += 1;
+        if inside.down { Err(StoreError::Unavailable("down".into())) } else { Ok(inside) }
+    }
+}
+
+pub(crate) fn outcome(status: OutcomeStatus) -> Outcome {
+    let failed = status != OutcomeStatus::Succeeded;
+    Outcome {
+        status,
+        positions: vec![Position { partition: Partition(1), offset: Offset(7) }],
+        version: Version(3),
+        reply: (!failed).then(|| RawJson::from_trusted(r#"{"balance":12}"#.into())),
+        error: failed.then(|| crate::message::Failure {
+            code: "insufficient_funds".into(),
+            message: "too little".into(),
+        }),
+        attempts: 1,
+        completed_at: Timestamp::now_utc(),
+    }
+}
+
+#[async_trait]
+impl Intake for MemoryStore {
+    async fn accept(&self, batch: Vec<NewCommand>) -> Result<Vec<Accepted>, StoreError> {
+        if !self.accept_takes.is_zero() {
+            tokio::time::sleep(self.accept_takes).await;
+        }
+        let mut inside = self.up()?;
+        inside.batches.push(batch.len());
+        let script = inside.script.pop_front();
+        match script {
+            Some(Script::Fail(error)) => return Err(error("scripted".into())),
+            Some(Script::Panic) => {
+                drop(inside);
+                panic!("scripted");
+            }
+            Some(Script::AcceptThenLose) | None => {}
+        }
+        if batch.iter().any(|command| command.payload.as_str().contains(POISON)) {
+            return Err(StoreError::Unstorable("poison".into()));
+        }
+        let mut accepted = Vec::new();
+        for command in batch {
+            if let Some(there) = inside.commands.get(&command.id) {
+                accepted.push(Accepted::Occupied(Occupied {
+                    content_hash: there.content_hash,
+                    accepted_at: there.accepted_at,
+                }));
+                continue;
+            }
+            let accepted_at = Timestamp::now_utc();
+            inside.order.push(command.id);
+            inside.commands.insert(
+                command.id,
+                CommandRecord {
+                    id: command.id,
+                    partition: PartitionCount::DEFAULT.of(&command.stream),
+                    command_type: command.command_type,
+                    stream: command.stream,
+                    lane: command.lane,
+                    payload: command.payload,
+                    metadata: command.metadata,
+                    not_before: command.not_before,
+                    content_hash: command.content_hash,
+                    accepted_at,
+                    scheduled: command.not_before.is_some_and(|at| at > accepted_at),
+                    outcome: None,
+                },
+            );
+            accepted.push(Accepted::New { accepted_at });
+        }
+        match script {
+            Some(Script::AcceptThenLose) => Err(StoreError::Unknown("reply lost".into())),
+            _ => Ok(accepted),
+        }
+    }
+
+    async fn reject_messages(&self, _: Vec<RejectedMessage>) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Execution for MemoryStore {
+    async fn load_streams(&self, _: &[(StreamId, i16)]) -> Result<Vec<LoadedStream>, StoreError> {
+        unimplemented!()
+    }
+    async fn commit_commands(&self, _: CommandCommit) -> Result<CommittedCommands, StoreError> {
+        unimplemented!()
+    }
+    async fn commit_exclusively(
+        &self,
+        _: &[(StreamId, i16)],
+        _: DecideAgain<'_>,
+    ) -> Result<CommittedCommands, StoreError> {
+        unimplemented!()
+    }
+    async fn outcomes(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, Outcome)>, StoreError> {
+        let inside = self.up()?;
+        let ended = |(_, id): &(Partition, CommandId)| {
+            Some((*id, inside.commands.get(id)?.outcome.clone()?))
+        };
+        Ok(commands.iter().filter_map(ended).collect())
+    }
+}
+
+#[async_trait]
+impl Logs for MemoryStore {
+    async fn read_log(
+        &self,
+        _: LogKind,
+        _: Partition,
+        _: Offset,
+        _: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        unimplemented!()
+    }
+    async fn heads(&self) -> Result<Heads, StoreError> {
+        drop(self.up()?);
+        Ok(Heads { commands: vec![Offset(9); 8], events: vec![Offset(9); 8] })
+    }
+    async fn checkpoints(&self, group: &GroupName) -> Result<Vec<Offset>, StoreError> {
+        let inside = self.up()?;
+        let none = || vec![Offset(0); 8];
+        Ok(inside.checkpoints.get(group).cloned().unwrap_or_else(none))
+    }
+    async fn record_foreign(&self, _: &[ForeignMessage]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn purge_checkpoints(&self, _: i64) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Views for MemoryStore {
+    async fn load_documents(&self, _: &str, _: &[String]) -> Result<ViewDocuments, StoreError> {
+        unimplemented!()
+    }
+    async fn commit_view(&self, _: ViewCommit) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn fold_shared(&self, _: FoldRequest, _: FoldDocuments<'_>) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
+    async fn read_outbox(
+        &self,
+        _: &[Partition],
+        _: u64,
+        _: &[i64],
+        _: i64,
+    ) -> Result<OutboxPage, StoreError> {
+        unimplemented!()
+    }
+    async fn delete_outbox(&self, _: &[i64]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn outbox_depth(&self, limit: i64) -> Result<(i64, i64), StoreError> {
+        drop(self.up()?);
+        Ok((self.outbox_rows.load(Ordering::Relaxed).min(limit), 5))
+    }
+    async fn promote_due(&self, _: &[Partition], _: i64) -> Result<usize, StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Members for MemoryStore {
+    async fn heartbeat(
+        &self,
+        _: &Heartbeat,
+        _: Duration,
+    ) -> Result<(Timestamp, Vec<Member>), StoreError> {
+        unimplemented!()
+    }
+    async fn live_members(&self, _: Duration) -> Result<Vec<Member>, StoreError> {
+        drop(self.up()?);
+        Ok(vec![Member {
+            id: crate::message::MemberId(uuid::Uuid::nil()),
+            name: "host:1".into(),
+            release: "0.1.0".into(),
+            roles: vec![Role::Ingress, Role::CommandWorker],
+            groups: vec![GroupName::commands()],
+            draining: false,
+            started_at: Timestamp::UNIX_EPOCH,
+            heartbeat_at: Timestamp::UNIX_EPOCH,
+            stats: serde_json::json!({}),
+        }])
+    }
+    async fn leave(&self, _: crate::message::MemberId) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Queries for MemoryStore {
+    async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
+        Ok(self.up()?.commands.get(&id).cloned())
+    }
+    async fn commands(
+        &self,
+        filter: &CommandFilter,
+        _: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<CommandRecord>, StoreError> {
+        let inside = self.up()?;
+        let fits = |record: &&CommandRecord| {
+            filter.status.is_none_or(|status| record.status() == status)
+                && filter.command_type.as_ref().is_none_or(|kind| record.command_type == *kind)
+                && filter.stream.as_ref().is_none_or(|stream| record.stream == *stream)
+        };
+        let newest = inside.order.iter().rev().filter_map(|id| inside.commands.get(id));
+        let items = newest.filter(fits).take(limit as usize).cloned().collect();
+        Ok(Page { items, next: Some("cursor".into()) })
+    }
+    async fn stream_events(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: i64,
+    ) -> Result<Vec<StoredStreamEvent>, StoreError> {
+        let inside = self.up()?;
+        let events =
+            inside.events.iter().filter(|(of, event)| of == stream && event.version > after);
+        Ok(events.take(limit as usize).map(|(_, event)| event.clone()).collect())
+    }
+    async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError> {
+        Ok(self.up()?.views.get(&(view.to_owned(), key.to_owned())).cloned())
+    }
+    async fn views(
+        &self,
+        view: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<ViewRecord>, StoreError> {
+        let inside = self.up()?;
+        let documents = inside.views.iter().filter(|((of, key), _)| {
+            of == view && key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
+        });
+        Ok(documents.take(limit as usize).map(|(_, record)| record.clone()).collect())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn identity(&self) -> Identity {
+        Identity { log_id: LogId(uuid::Uuid::nil()), partitions: PartitionCount::DEFAULT }
+    }
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        drop(self.up()?);
+        Ok(Timestamp::now_utc())
+    }
+}

@@ -1,0 +1,284 @@
+//! From untrusted bytes to a command that may be accepted, or a problem. Everything that can be
+//! known before the database is asked is checked here, so that a refused command costs no
+//! transaction and an accepted one cannot fail its neighbours in a batch.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use serde_json::Value;
+
+use super::{
+    Problem, ProblemCode,
+    draft::{Draft, LaneWord, json_problem, utf8},
+    trace,
+};
+use crate::{
+    domain::{AggregateType, DecodeError, Registry, RuleViolation},
+    message::{
+        CommandContent, CommandId, Lane, Metadata, RawJson, ReplyAddress, StreamId, Version,
+    },
+    store::NewCommand,
+};
+
+/// What is known of a command besides its body.
+#[derive(Clone, Debug, Default)]
+pub struct Origin<'a> {
+    /// The id that the body must have if it has any (an idempotency key, an AMQP message id).
+    pub id: Option<CommandId>,
+    /// A `traceparent` as it came with the request; ignored if it is not valid.
+    pub traceparent: Option<&'a str>,
+    /// Where the outcome is sent besides the database.
+    pub reply_to: Option<ReplyAddress>,
+}
+
+/// Checks commands against what the service knows. Cheap to clone.
+#[derive(Clone)]
+pub struct Validator {
+    registry: Arc<Registry>,
+}
+
+impl Validator {
+    /// For the types of this registry.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
+    }
+
+    /// Reads and checks one command in JSON.
+    pub fn check(&self, json: &[u8], origin: &Origin<'_>) -> Result<NewCommand, Problem> {
+        self.check_draft(Draft::read(utf8(json)?)?, origin)
+    }
+
+    /// Checks one command that was decoded already (from MessagePack, say).
+    pub fn check_value(&self, value: &Value, origin: &Origin<'_>) -> Result<NewCommand, Problem> {
+        let text = serde_json::to_string(value).map_err(|error| json_problem(&error))?;
+        self.check(text.as_bytes(), origin)
+    }
+
+    fn check_draft(&self, draft: Draft<'_>, origin: &Origin<'_>) -> Result<NewCommand, Problem> {
+        let id = decide_id(draft.id, origin.id)?;
+        refuse_what_is_not_delivered(&draft)?;
+        let payload_value: Value = serde_json::from_str(draft.payload.get())
+            .map_err(|error| json_problem(&error).at("/payload", "json"))?;
+        let aggregate = self.aggregate_of(&draft.command_type)?;
+        let mut metadata = draft.metadata.unwrap_or_default();
+
+        let mut found = Findings::default();
+        let stream = found.stream(&draft.stream, aggregate.as_ref());
+        found.metadata(&metadata);
+        found.expected_version(draft.expected_version);
+        found.nul_in_payload(draft.payload.get(), &payload_value);
+        let payload = RawJson::from_trusted(draft.payload.get().to_owned());
+        found.payload_rules(aggregate.as_ref(), &draft.command_type, &payload)?;
+        found.refuse()?;
+        let stream = stream.ok_or_else(|| internal("a stream was neither read nor refused"))?;
+
+        let expected_version = draft.expected_version.map(Version);
+        let content = CommandContent {
+            command_type: &draft.command_type,
+            stream: &stream,
+            payload: &payload_value,
+            lane: Lane::Queued,
+            not_before: draft.not_before,
+            not_after: None,
+            expected_version,
+        };
+        let content_hash = content.hash().map_err(|error| internal(&error.to_string()))?;
+        if metadata.traceparent.is_none() {
+            metadata.traceparent = Some(traceparent(origin.traceparent));
+        }
+        Ok(NewCommand {
+            id,
+            command_type: draft.command_type.into_owned(),
+            stream,
+            payload,
+            metadata,
+            lane: Lane::Queued,
+            expected_version,
+            not_before: draft.not_before,
+            content_hash,
+            reply_to: origin.reply_to.clone(),
+        })
+    }
+
+    fn aggregate_of(&self, command_type: &str) -> Result<&Arc<dyn AggregateType>, Problem> {
+        self.registry.aggregate_of_command(command_type).ok_or_else(|| {
+            let detail = format!("`{command_type}` is no command type of this service");
+            Problem::new(ProblemCode::UnknownCommandType, detail).at("/type", "known")
+        })
+    }
+}
+
+fn decide_id(own: Option<CommandId>, given: Option<CommandId>) -> Result<CommandId, Problem> {
+    match (own, given) {
+        (Some(own), Some(given)) if own != given => Err(Problem::new(
+            ProblemCode::IdempotencyKeyMismatch,
+            format!("the key stands for the id {given}, but the command has the id {own}"),
+        )
+        .at("/id", "idempotency_key")),
+        (Some(id), _) | (None, Some(id)) => Ok(id),
+        (None, None) => Ok(CommandId::generate()),
+    }
+}
+
+/// Nothing is accepted and ignored.
+fn refuse_what_is_not_delivered(draft: &Draft<'_>) -> Result<(), Problem> {
+    match draft.lane {
+        Some(LaneWord::Immediate | LaneWord::ImmediateOrQueued) => {
+            return Err(Problem::not_available("/lane", "the immediate lane"));
+        }
+        None | Some(LaneWord::Queued) => {}
+    }
+    if draft.not_after.is_some() {
+        return Err(Problem::not_available("/not_after", "`not_after`"));
+    }
+    if draft.callback_url.is_some() {
+        return Err(Problem::not_available("/callback_url", "`callback_url`"));
+    }
+    Ok(())
+}
+
+fn traceparent(given: Option<&str>) -> String {
+    match given {
+        Some(given) if trace::is_traceparent(given) => given.to_owned(),
+        _ => trace::new_traceparent(),
+    }
+}
+
+fn internal(detail: &str) -> Problem {
+    Problem::new(ProblemCode::Internal, detail)
+}
+
+/// All that is wrong with the values of a command, so that the caller learns it at once.
+#[derive(Default)]
+struct Findings {
+    errors: Vec<RuleViolation>,
+    code: Option<ProblemCode>,
+}
+
+impl Findings {
+    fn add(&mut self, code: ProblemCode, pointer: String, rule: &str, message: String) {
+        self.code.get_or_insert(code);
+        self.errors.push(RuleViolation { pointer, rule: rule.to_owned(), message });
+    }
+
+    /// Refuses if anything was found, with the code of the first finding.
+    fn refuse(self) -> Result<(), Problem> {
+        let Some(code) = self.code else { return Ok(()) };
+        let detail = match self.errors.as_slice() {
+            [only] => format!("{}: {}", only.pointer, only.message),
+            more => format!("{} values are wrong; `errors` names them", more.len()),
+        };
+        Err(Problem::new(code, detail).with_errors(self.errors))
+    }
+
+    fn stream(&mut self, text: &str, aggregate: &dyn AggregateType) -> Option<StreamId> {
+        if text.contains('\0') {
+            self.nul("/stream".into());
+            return None;
+        }
+        let wrong = |this: &mut Self, message| {
+            this.add(ProblemCode::WrongStream, "/stream".into(), "stream", message);
+        };
+        match text.parse::<StreamId>() {
+            Err(error) => wrong(self, error.to_string()),
+            Ok(stream) if stream.aggregate_type() != aggregate.name() => wrong(
+                self,
+                format!(
+                    "the command is one of `{}`, the stream is one of `{}`",
+                    aggregate.name(),
+                    stream.aggregate_type()
+                ),
+            ),
+            Ok(stream) => return Some(stream),
+        }
+        None
+    }
+
+    fn metadata(&mut self, metadata: &Metadata) {
+        for (name, value) in metadata.fields() {
+            let pointer = format!("/metadata/{name}");
+            let length = value.chars().count();
+            if value.contains('\0') {
+                self.nul(pointer);
+            } else if !(1..=Metadata::MAX_FIELD).contains(&length) {
+                let message =
+                    format!("must have 1 to {} characters, has {length}", Metadata::MAX_FIELD);
+                self.add(ProblemCode::RuleViolation, pointer, "length", message);
+            } else if name == "traceparent" && !trace::is_traceparent(value) {
+                let message = "must be a W3C traceparent".to_owned();
+                self.add(ProblemCode::RuleViolation, pointer, "traceparent", message);
+            }
+        }
+    }
+
+    fn expected_version(&mut self, version: Option<i64>) {
+        if version.is_some_and(|version| version < 0) {
+            let message = "must be at least 0".to_owned();
+            self.add(ProblemCode::RuleViolation, "/expected_version".into(), "range", message);
+        }
+    }
+
+    /// JSON can write U+0000 only as an escape: most payloads are cleared by a scan of their text.
+    fn nul_in_payload(&mut self, text: &str, value: &Value) {
+        if text.contains("\\u0000") {
+            self.nul_within(&mut "/payload".to_owned(), value);
+        }
+    }
+
+    fn nul_within(&mut self, pointer: &mut String, value: &Value) {
+        let length = pointer.len();
+        match value {
+            Value::String(text) if text.contains('\0') => self.nul(pointer.clone()),
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    // Writing to a String cannot fail.
+                    let _ = write!(pointer, "/{index}");
+                    self.nul_within(pointer, item);
+                    pointer.truncate(length);
+                }
+            }
+            Value::Object(fields) => {
+                for (key, item) in fields {
+                    let escaped =
+                        key.replace('~', "~0").replace('/', "~1").replace('\0', "\\u0000");
+                    pointer.push('/');
+                    pointer.push_str(&escaped);
+                    if key.contains('\0') {
+                        self.nul(pointer.clone());
+                    }
+                    self.nul_within(pointer, item);
+                    pointer.truncate(length);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn nul(&mut self, pointer: String) {
+        let message = "must not hold the character U+0000".to_owned();
+        self.add(ProblemCode::TextWithNul, pointer, "no_nul", message);
+    }
+
+    /// Reads the payload as its type; a payload of another shape is refused at once.
+    fn payload_rules(
+        &mut self,
+        aggregate: &dyn AggregateType,
+        command_type: &str,
+        payload: &RawJson,
+    ) -> Result<(), Problem> {
+        let broken = aggregate.check(command_type, payload).map_err(|error| match error {
+            DecodeError::Payload { .. } => {
+                Problem::new(ProblemCode::InvalidPayload, error.to_string()).at("/payload", "type")
+            }
+            other => internal(&other.to_string()),
+        })?;
+        for violation in broken {
+            let pointer = format!("/payload{}", violation.pointer);
+            self.add(ProblemCode::RuleViolation, pointer, &violation.rule, violation.message);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

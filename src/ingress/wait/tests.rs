@@ -1,0 +1,197 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    ingress::testing::{MemoryStore, bank},
+    ingress::{Origin, Validator},
+    message::{CommandId, GroupName, Offset, OutcomeStatus, Partition, Position},
+    signals::{Applied, Signals},
+    store::Intake as _,
+};
+
+const P: Partition = Partition(1);
+
+struct Fixture {
+    store: Arc<MemoryStore>,
+    signals: Signals,
+    stop: CancellationToken,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { store: Arc::default(), signals: Signals::default(), stop: CancellationToken::new() }
+    }
+
+    fn outcomes(&self, max_waiters: usize) -> OutcomeWatcher {
+        let (signals, stop) = (self.signals.clone(), self.stop.clone());
+        OutcomeWatcher::start(self.store.clone(), signals, max_waiters, stop)
+    }
+
+    fn positions(&self) -> PositionWatcher {
+        let (signals, stop) = (self.signals.clone(), self.stop.clone());
+        PositionWatcher::start(self.store.clone(), signals, 10, stop)
+    }
+
+    async fn accepted(&self) -> CommandId {
+        let json = r#"{"type":"account.deposit","stream":"account/a","payload":{"amount":1}}"#;
+        let validator = Validator::new(bank().registry().clone());
+        let command = validator.check(json.as_bytes(), &Origin::default()).unwrap();
+        let id = command.id;
+        self.store.accept(vec![command]).await.unwrap();
+        id
+    }
+}
+
+fn at(offset: i64) -> Position {
+    Position { partition: P, offset: Offset(offset) }
+}
+
+fn balances() -> GroupName {
+    GroupName::projection("balances")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_ends_the_wait_at_once() {
+    let it = Fixture::new();
+    let watcher = it.outcomes(10);
+    let id = it.accepted().await;
+    let wait = tokio::spawn(watcher.expect(P, id).within(Duration::from_secs(9)));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let started = Instant::now();
+    it.store.end(id, OutcomeStatus::Succeeded);
+    it.signals.commands_ended(vec![CommandId::generate(), id]);
+    assert_eq!(wait.await.unwrap().unwrap().status, OutcomeStatus::Succeeded);
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_finds_what_no_hint_announced() {
+    let it = Fixture::new();
+    let watcher = it.outcomes(10);
+    let id = it.accepted().await;
+    let two = [watcher.expect(P, id), watcher.watch(P, id)];
+    let [one, two] = two.map(|wait| tokio::spawn(wait.within(Duration::from_secs(9))));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    it.store.end(id, OutcomeStatus::Rejected);
+    let started = Instant::now();
+    assert_eq!(one.await.unwrap().unwrap().status, OutcomeStatus::Rejected);
+    assert!(two.await.unwrap().is_some());
+    assert!(started.elapsed() <= Duration::from_millis(250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_before_is_found_at_once() {
+    let it = Fixture::new();
+    let watcher = it.outcomes(10);
+    let id = it.accepted().await;
+    it.store.end(id, OutcomeStatus::Succeeded);
+    // The watcher is busy with another one, whose polls have grown rare.
+    let _busy =
+        tokio::spawn(watcher.expect(P, CommandId::generate()).within(Duration::from_secs(9)));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let started = Instant::now();
+    assert!(watcher.watch(P, id).within(Duration::from_secs(9)).await.is_some());
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_without_an_outcome_when_time_is_up_or_the_process_stops() {
+    let it = Fixture::new();
+    let watcher = it.outcomes(10);
+    let id = it.accepted().await;
+    assert!(watcher.expect(P, id).within(Duration::from_secs(2)).await.is_none());
+    let started = Instant::now();
+    let wait = tokio::spawn(watcher.expect(P, id).within(Duration::from_secs(60)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    it.stop.cancel();
+    assert!(wait.await.unwrap().is_none());
+    assert_eq!(started.elapsed(), Duration::from_secs(1));
+    assert!(watcher.expect(P, id).within(Duration::from_secs(60)).await.is_none());
+    assert_eq!(started.elapsed(), Duration::from_secs(1), "nor does a later one wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_wait_than_allowed_and_who_leaves_makes_room() {
+    let it = Fixture::new();
+    let watcher = it.outcomes(1);
+    let id = it.accepted().await;
+    let first = watcher.expect(P, id);
+    let started = Instant::now();
+    assert!(watcher.expect(P, id).within(Duration::from_secs(9)).await.is_none());
+    assert_eq!(started.elapsed(), Duration::ZERO, "answered at once");
+    drop(first);
+    let wait = tokio::spawn(watcher.expect(P, id).within(Duration::from_secs(9)));
+    it.store.end(id, OutcomeStatus::Succeeded);
+    assert!(wait.await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waiting_asks_nothing() {
+    let it = Fixture::new();
+    let watcher = it.outcomes(10);
+    let id = it.accepted().await;
+    assert!(watcher.watch(P, id).within(Duration::from_secs(1)).await.is_none());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = it.store.inside().questions;
+    it.signals.commands_ended(vec![id]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(it.store.inside().questions, asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_a_while_only_delays() {
+    let it = Fixture::new();
+    let watcher = it.outcomes(10);
+    let id = it.accepted().await;
+    it.store.end(id, OutcomeStatus::Succeeded);
+    it.store.inside().down = true;
+    let wait = tokio::spawn(watcher.watch(P, id).within(Duration::from_secs(9)));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    it.store.inside().down = false;
+    assert!(wait.await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_is_reached_by_hint_or_by_poll() {
+    let it = Fixture::new();
+    let watcher = it.positions();
+    let nine = Duration::from_secs(9);
+    it.store.inside().checkpoints.insert(balances(), vec![Offset(5); 8]);
+    assert!(watcher.reached(&balances(), at(5), Duration::ZERO).await.unwrap());
+    assert!(!watcher.reached(&balances(), at(6), Duration::ZERO).await.unwrap());
+    assert!(watcher.reached(&balances(), at(5), nine).await.unwrap());
+
+    let reached = |offset| {
+        let watcher = watcher.clone();
+        tokio::spawn(async move { watcher.reached(&balances(), at(offset), nine).await.unwrap() })
+    };
+    let (six, seven) = (reached(6), reached(7));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let started = Instant::now();
+    let moved = |group, partition| Applied { group, partition, offset: Offset(6) };
+    it.signals.checkpoints_moved(vec![
+        moved(GroupName::projection("other"), P),
+        moved(balances(), Partition(2)),
+        moved(balances(), P),
+    ]);
+    assert!(six.await.unwrap());
+    assert_eq!(started.elapsed(), Duration::ZERO);
+
+    it.store.inside().checkpoints.insert(balances(), vec![Offset(7); 8]);
+    assert!(seven.await.unwrap(), "found by polling");
+    assert!(started.elapsed() <= Duration::from_millis(250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_that_is_not_reached_in_time_is_not_reached() {
+    let it = Fixture::new();
+    let watcher = it.positions();
+    let started = Instant::now();
+    assert!(!watcher.reached(&balances(), at(1), Duration::from_secs(2)).await.unwrap());
+    assert_eq!(started.elapsed(), Duration::from_secs(2));
+    it.store.inside().down = true;
+    assert!(watcher.reached(&balances(), at(1), Duration::ZERO).await.is_err());
+}

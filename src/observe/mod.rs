@@ -1,0 +1,12 @@
+//! What a process shows of itself: metrics, and whether it is well.
+
+#[cfg(feature = "http")]
+pub mod admin;
+mod health;
+mod metrics;
+pub mod names;
+
+pub use self::{
+    health::{BrokerCheck, CheckReport, Health, HealthCheck, HealthReport, StoreCheck},
+    metrics::{MetricsError, MetricsHandle, install_metrics},
+};

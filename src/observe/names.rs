@@ -1,0 +1,53 @@
+//! The name of every metric, with its description and unit. `adjutant_<what>_<unit>`, counters end
+//! in `_total`; durations are seconds, sizes bytes.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Commands accepted for the first time, by intake (`http`, `batch`, `amqp`).
+pub const INTAKE_ACCEPTED_TOTAL: &str = "adjutant_intake_accepted_total";
+/// Commands that had been accepted before, by intake.
+pub const INTAKE_REPLAYED_TOTAL: &str = "adjutant_intake_replayed_total";
+/// Commands refused, by intake and problem code.
+pub const INTAKE_REFUSED_TOTAL: &str = "adjutant_intake_refused_total";
+/// Commands that shared a commit.
+pub const INTAKE_BATCH_COMMANDS: &str = "adjutant_intake_batch_commands";
+/// How long a commit of the intake took, its retries included.
+pub const INTAKE_COMMIT_SECONDS: &str = "adjutant_intake_commit_seconds";
+/// Tries of a commit that failed and were made again.
+pub const INTAKE_COMMIT_RETRIES_TOTAL: &str = "adjutant_intake_commit_retries_total";
+/// Commands that wait to be accepted, those being committed included.
+pub const INTAKE_WAITING_COMMANDS: &str = "adjutant_intake_waiting_commands";
+/// Bytes of the commands that wait to be accepted.
+pub const INTAKE_WAITING_BYTES: &str = "adjutant_intake_waiting_bytes";
+/// Rows in the outbox, counted up to the limit at which intake stops.
+pub const OUTBOX_ROWS: &str = "adjutant_outbox_rows";
+/// Age of the oldest row in the outbox.
+pub const OUTBOX_OLDEST_SECONDS: &str = "adjutant_outbox_oldest_seconds";
+/// Open connections of the HTTP API.
+pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
+
+/// Names of histograms that count things; all others measure seconds.
+pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
+
+/// Gives the recorder every description; called once when it is installed.
+pub fn describe() {
+    describe_counter!(INTAKE_ACCEPTED_TOTAL, "Commands accepted for the first time");
+    describe_counter!(INTAKE_REPLAYED_TOTAL, "Commands that had been accepted before");
+    describe_counter!(INTAKE_REFUSED_TOTAL, "Commands refused, by problem code");
+    describe_histogram!(INTAKE_BATCH_COMMANDS, "Commands that shared a commit");
+    describe_histogram!(
+        INTAKE_COMMIT_SECONDS,
+        Unit::Seconds,
+        "Duration of an intake commit with its retries"
+    );
+    describe_counter!(INTAKE_COMMIT_RETRIES_TOTAL, "Intake commits that were tried again");
+    describe_gauge!(INTAKE_WAITING_COMMANDS, "Commands that wait to be accepted");
+    describe_gauge!(
+        INTAKE_WAITING_BYTES,
+        Unit::Bytes,
+        "Bytes of the commands that wait to be accepted"
+    );
+    describe_gauge!(OUTBOX_ROWS, "Rows in the outbox, counted up to the intake's limit");
+    describe_gauge!(OUTBOX_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest outbox row");
+    describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
+}

@@ -1,0 +1,251 @@
+//! Reads the outbox and publishes it.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
+
+use super::{RelayParts, clear::Clearer};
+use crate::{
+    broker::{BrokerError, Confirmation, LogHeaders, OutboundMessage, Publisher},
+    execute::RetryPolicy,
+    message::Partition,
+    store::{OutboxRow, StoreError},
+};
+
+/// Runs until stopped; after any error of the broker it begins anew with what is not confirmed.
+pub(super) async fn run(mut parts: RelayParts) {
+    let policy = RetryPolicy { initial: Duration::from_millis(50), ..RetryPolicy::forever() };
+    let mut delays = policy.start();
+    while !parts.stop.is_cancelled() {
+        let error = match open(&parts).await {
+            Ok(publisher) => {
+                let mut session = Session::new(&mut parts, publisher);
+                let ended = session.run().await;
+                if session.confirmed_any {
+                    delays = policy.start();
+                }
+                match ended {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        metrics::counter!("adjutant_relay_interruptions_total").increment(1);
+        tracing::warn!(%error, "the relay is interrupted; intake goes on");
+        wait_and_drop_aged(&mut parts, delays.next_delay().unwrap_or(policy.max_interval)).await;
+    }
+}
+
+async fn open(parts: &RelayParts) -> Result<Box<dyn Publisher>, BrokerError> {
+    parts.broker.declare(&parts.groups).await?;
+    parts.broker.publisher().await
+}
+
+/// Rows whose groups have read the log meanwhile need no publishing any more.
+async fn wait_and_drop_aged(parts: &mut RelayParts, delay: Duration) {
+    tokio::select! {
+        biased;
+        () = parts.stop.cancelled() => return,
+        () = tokio::time::sleep(delay) => {}
+    }
+    let partitions = parts.partitions.borrow().clone();
+    let age = i64::try_from(parts.settings.give_up_after.as_millis()).unwrap_or(i64::MAX);
+    match parts.store.drop_aged(&partitions, age, 5_000).await {
+        Ok(0) => {}
+        Ok(dropped) => metrics::counter!("adjutant_relay_aged_total").increment(dropped),
+        Err(error) => tracing::debug!(%error, "aged rows stay for now"),
+    }
+}
+
+/// A row on the road: its size, and whether the message carries log entries.
+struct OnTheRoad {
+    id: i64,
+    bytes: usize,
+    carries_log: bool,
+    is_reply: bool,
+    result: Result<Confirmation, BrokerError>,
+}
+
+/// One publisher, until it fails.
+struct Session<'a> {
+    parts: &'a mut RelayParts,
+    publisher: Box<dyn Publisher>,
+    /// Rows that were read and are not deleted yet, with their transaction.
+    held: HashMap<i64, u64>,
+    /// The lower bound of the next read.
+    bound: u64,
+    in_flight: FuturesUnordered<BoxFuture<'static, OnTheRoad>>,
+    in_flight_bytes: usize,
+    clearer: Clearer,
+    /// When the next read is due even without a hint.
+    next_read: Instant,
+    confirmed_any: bool,
+}
+
+impl<'a> Session<'a> {
+    fn new(parts: &'a mut RelayParts, publisher: Box<dyn Publisher>) -> Self {
+        let clearer = Clearer::start(parts.store.clone(), parts.settings.delete_within);
+        Self {
+            parts,
+            publisher,
+            held: HashMap::new(),
+            bound: 0,
+            in_flight: FuturesUnordered::new(),
+            in_flight_bytes: 0,
+            clearer,
+            next_read: Instant::now(),
+            confirmed_any: false,
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), BrokerError> {
+        let signals = self.parts.signals.clone();
+        loop {
+            let may_read = self.in_flight.len() < self.parts.settings.in_flight
+                && self.in_flight_bytes < self.parts.settings.in_flight_bytes;
+            tokio::select! {
+                biased;
+                () = self.parts.stop.cancelled() => return self.drain().await,
+                Some(on_the_road) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    self.confirmed(on_the_road)?;
+                }
+                Some(deleted) = self.clearer.deleted() => {
+                    for id in deleted {
+                        self.held.remove(&id);
+                    }
+                }
+                changed = self.parts.partitions.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    // What other relays left unpublished may lie below the bound.
+                    self.bound = 0;
+                    self.next_read = Instant::now();
+                }
+                () = signals.outbox_hint(), if may_read => self.read_and_publish().await?,
+                () = sleep_until(self.next_read), if may_read => self.read_and_publish().await?,
+            }
+        }
+    }
+
+    async fn read_and_publish(&mut self) -> Result<(), BrokerError> {
+        let settings = self.parts.settings.clone();
+        self.next_read = Instant::now() + settings.poll;
+        let partitions: Vec<Partition> = self.parts.partitions.borrow().clone();
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<i64> =
+            self.held.iter().filter(|(_, xid)| **xid >= self.bound).map(|(id, _)| *id).collect();
+        let room = settings.in_flight.saturating_sub(self.in_flight.len()).max(1);
+        let limit = settings.page_rows.min(i64::try_from(room).unwrap_or(i64::MAX));
+        let page = self.parts.store.read_outbox(&partitions, self.bound, &known, limit).await;
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                self.report_read_error(&error);
+                return Ok(());
+            }
+        };
+        if (page.rows.len() as i64) < limit {
+            self.bound = page.next_bound;
+        } else {
+            self.next_read = Instant::now(); // there is more
+        }
+        metrics::histogram!("adjutant_relay_page_rows").record(page.rows.len() as f64);
+        for row in page.rows {
+            self.held.insert(row.id, row.transaction);
+            self.publish(row).await?;
+        }
+        Ok(())
+    }
+
+    fn report_read_error(&mut self, error: &StoreError) {
+        tracing::warn!(%error, "the outbox cannot be read; trying again");
+        self.next_read = Instant::now() + Duration::from_millis(500);
+    }
+
+    async fn publish(&mut self, row: OutboxRow) -> Result<(), BrokerError> {
+        let give_up_ms = i64::try_from(self.parts.settings.give_up_after.as_millis());
+        if row.first_offset.is_some() && row.age_ms > give_up_ms.unwrap_or(i64::MAX) {
+            metrics::counter!("adjutant_relay_aged_total").increment(1);
+            self.clearer.delete(row.id);
+            return Ok(());
+        }
+        let (id, bytes) = (row.id, row.body.len());
+        let carries_log = row.first_offset.is_some();
+        let is_reply = matches!(row.route, crate::message::Route::Reply { .. });
+        metrics::histogram!("adjutant_relay_row_age_seconds").record(row.age_ms as f64 / 1_000.0);
+        let confirmation = self.publisher.publish(self.message(row)).await?;
+        self.in_flight_bytes += bytes;
+        self.in_flight.push(Box::pin(async move {
+            let result = confirmation.await;
+            OnTheRoad { id, bytes, carries_log, is_reply, result }
+        }));
+        Ok(())
+    }
+
+    fn message(&self, row: OutboxRow) -> OutboundMessage {
+        let log_id = self.parts.store.identity().log_id;
+        OutboundMessage {
+            id: row.id,
+            route: row.route,
+            log: row.first_offset.map(|first_offset| LogHeaders {
+                log_id,
+                first_offset,
+                entries: u32::try_from(row.entries).unwrap_or_default(),
+                recorded_at: row.recorded_at,
+            }),
+            correlation_id: row.correlation_id,
+            content_type: row.content_type,
+            headers: row.headers,
+            body: row.body.into(),
+        }
+    }
+
+    /// A row that carries log offsets needs the road only for speed: refused or unroutable, its
+    /// groups read the log. A reply whose queue is gone has nobody to read it.
+    fn confirmed(&mut self, done: OnTheRoad) -> Result<(), BrokerError> {
+        self.in_flight_bytes -= done.bytes;
+        let confirmation = done.result?;
+        self.confirmed_any = true;
+        let result = match confirmation {
+            Confirmation::Published => "published",
+            Confirmation::Unroutable => "unroutable",
+            Confirmation::Refused => "refused",
+        };
+        metrics::counter!("adjutant_relay_messages_total", "result" => result).increment(1);
+        match confirmation {
+            Confirmation::Published => self.clearer.delete(done.id),
+            _ if done.carries_log => self.clearer.delete(done.id),
+            Confirmation::Unroutable if done.is_reply => {
+                metrics::counter!("adjutant_replies_dropped_total").increment(1);
+                tracing::info!(outbox_id = done.id, "the reply's queue is gone; dropped");
+                self.clearer.delete(done.id);
+            }
+            Confirmation::Unroutable | Confirmation::Refused => {
+                // Only the intake's dead letters are left: the row stays and is tried again.
+                return Err(BrokerError::Unavailable(format!(
+                    "outbox row {} was {result}, but must not be lost",
+                    done.id
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what is in flight and for its deletion; what is not confirmed stays in the outbox.
+    async fn drain(&mut self) -> Result<(), BrokerError> {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while !self.in_flight.is_empty() {
+            tokio::select! {
+                Some(on_the_road) = self.in_flight.next() => self.confirmed(on_the_road)?,
+                () = sleep_until(deadline) => break,
+            }
+        }
+        self.clearer.finish().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Moves schedule rows that fell due into the command log and the outbox, and keeps the history of
+//! checkpoints short.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::RelayParts;
+use crate::message::Partition;
+
+/// How many rows move in one transaction.
+const BATCH: i64 = 500;
+/// How often the history of checkpoints is shortened, and by how many rows at most.
+const PURGE_EVERY: Duration = Duration::from_secs(5);
+const PURGE_ROWS: i64 = 20_000;
+
+pub(super) async fn run(parts: RelayParts) {
+    let mut next_purge = Instant::now() + PURGE_EVERY;
+    loop {
+        tokio::select! {
+            biased;
+            () = parts.stop.cancelled() => return,
+            () = tokio::time::sleep(parts.settings.schedule_poll) => {}
+        }
+        let partitions = parts.partitions.borrow().clone();
+        if partitions.is_empty() {
+            continue;
+        }
+        promote(&parts, &partitions).await;
+        if partitions.contains(&Partition(0)) && Instant::now() >= next_purge {
+            next_purge = Instant::now() + PURGE_EVERY;
+            if let Err(error) = parts.store.purge_checkpoints(PURGE_ROWS).await {
+                tracing::warn!(%error, "the history of checkpoints could not be shortened");
+            }
+        }
+    }
+}
+
+async fn promote(parts: &RelayParts, partitions: &[Partition]) {
+    loop {
+        match parts.store.promote_due(partitions, BATCH).await {
+            Ok(0) => return,
+            Ok(moved) => {
+                metrics::counter!("adjutant_schedule_promoted_total").increment(moved as u64);
+                parts.signals.outbox_written();
+                if (moved as i64) < BATCH {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "due commands could not be moved; trying again");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Committing decisions: snapshots first (rows that can wait), then one function call under the
+//! event-log locks, and COMMIT, in one flight.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use tokio_postgres::{Row, types::ToSql};
+
+use super::{
+    PostgresStore,
+    columns::{self, Jsonb, json_text, metadata_json},
+    errors, pool, streams,
+    transaction::Transaction,
+};
+use crate::{
+    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, Position, StreamId, Version},
+    store::{CommandCommit, CommittedCommands, DecideAgain, Execution, LoadedStream, StoreError},
+};
+
+const COMMIT: &str = "
+    SELECT head_partition, head, written_at
+      FROM adjutant.commit_commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+           $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
+           $32, $33, $34, $35)";
+
+/// Sorted by the caller. Served by snapshots_pkey.
+const SNAPSHOTS: &str = "
+    INSERT INTO adjutant.snapshots AS s (partition, stream, version, state_version, state)
+    SELECT n.* FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::smallint[], $5::bytea[]) AS n
+    ON CONFLICT (partition, stream) DO UPDATE
+       SET version = EXCLUDED.version, state_version = EXCLUDED.state_version, state = EXCLUDED.state
+     WHERE s.version < EXCLUDED.version OR s.state_version <> EXCLUDED.state_version";
+
+const LOCK: &str = "SELECT adjutant.lock_log(2, p) FROM unnest($1::smallint[]) AS p";
+
+/// Served by outcomes_pkey.
+const OUTCOMES: &str = "
+    SELECT o.command_id, o.partition, o.status, o.first_offset, o.events, o.version, o.reply::text,
+           o.error::text, o.attempts, o.completed_at
+      FROM unnest($1::smallint[], $2::uuid[]) AS n(partition, id)
+      JOIN adjutant.outcomes o ON o.partition = n.partition AND o.command_id = n.id";
+
+#[async_trait]
+impl Execution for PostgresStore {
+    async fn load_streams(
+        &self,
+        streams: &[(StreamId, i16)],
+    ) -> Result<Vec<LoadedStream>, StoreError> {
+        if streams.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.read_streams(streams).await
+    }
+
+    async fn commit_commands(
+        &self,
+        commit: CommandCommit,
+    ) -> Result<CommittedCommands, StoreError> {
+        let transaction = self.transaction().await?;
+        self.send_commit(transaction, &commit, Begin::Needed).await
+    }
+
+    async fn commit_exclusively(
+        &self,
+        streams: &[(StreamId, i16)],
+        decide: DecideAgain<'_>,
+    ) -> Result<CommittedCommands, StoreError> {
+        let mut transaction = self.transaction().await?;
+        let partitions: BTreeSet<i16> =
+            streams.iter().map(|(stream, _)| self.partitions().of(stream).0).collect();
+        let partitions: Vec<i16> = partitions.into_iter().collect();
+        let lock = transaction.prepare(LOCK).await?;
+        transaction.begin_with(&lock, &[&partitions]).await?;
+        let keys = self.stream_keys(streams);
+        let snapshots = transaction.prepare(streams::SNAPSHOTS).await?;
+        let snapshots = transaction.query(&snapshots, &keys.params()).await?;
+        let events = transaction.prepare(streams::EVENTS).await?;
+        let events = transaction.query(&events, &keys.params()).await?;
+        let commit = decide(streams::loaded(streams, &snapshots, &events)?)?;
+        self.send_commit(transaction, &commit, Begin::Done).await
+    }
+
+    async fn outcomes(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, Outcome)>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let client = self.hot().await?;
+        let outcomes = pool::prepare(&client, OUTCOMES).await?;
+        let partitions: Vec<i16> = commands.iter().map(|(partition, _)| partition.0).collect();
+        let ids: Vec<_> = commands.iter().map(|(_, id)| id.0).collect();
+        let rows = client.query(&outcomes, &[&partitions, &ids]).await;
+        rows.map_err(errors::before_commit)?.iter().map(outcome).collect()
+    }
+}
+
+/// Whether the transaction is open already.
+#[derive(PartialEq)]
+enum Begin {
+    Needed,
+    Done,
+}
+
+impl PostgresStore {
+    async fn send_commit(
+        &self,
+        mut transaction: Transaction,
+        commit: &CommandCommit,
+        begin: Begin,
+    ) -> Result<CommittedCommands, StoreError> {
+        let columns = CommitColumns::of(self, commit)?;
+        let function = transaction.prepare(COMMIT).await?;
+        let params = columns.params();
+        let rows = if commit.snapshots.is_empty() {
+            match begin {
+                Begin::Needed => transaction.run_with(&function, &params).await?,
+                Begin::Done => transaction.commit_with(&function, &params).await?,
+            }
+        } else {
+            let snapshots = transaction.prepare(SNAPSHOTS).await?;
+            let snapshot_columns = SnapshotColumns::of(commit);
+            let snapshot_params = snapshot_columns.params();
+            if begin == Begin::Needed {
+                let first = (&snapshots, &snapshot_params[..]);
+                transaction.run_with_two(first, (&function, &params)).await?
+            } else {
+                transaction.query(&snapshots, &snapshot_params).await?;
+                transaction.commit_with(&function, &params).await?
+            }
+        };
+        Ok(columns.committed(commit, &rows))
+    }
+}
+
+type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
+
+/// The function's 35 parameters, column by column.
+#[derive(Default)]
+struct CommitColumns<'a> {
+    partitions: Vec<i16>,
+    event_partitions: Vec<i16>,
+    event_places: Vec<i32>,
+    event_streams: Vec<&'a str>,
+    event_versions: Vec<i64>,
+    event_types: Vec<&'a str>,
+    event_schema_versions: Vec<i16>,
+    event_data: Vec<Jsonb<'a>>,
+    event_metadata: Vec<Option<OwnedJsonb>>,
+    event_commands: Vec<uuid::Uuid>,
+    outcome_partitions: Vec<i16>,
+    outcome_commands: Vec<uuid::Uuid>,
+    outcome_log_offsets: Vec<Option<i64>>,
+    outcome_statuses: Vec<i16>,
+    outcome_places: Vec<Option<i32>>,
+    outcome_events: Vec<i32>,
+    outcome_versions: Vec<i64>,
+    outcome_replies: Vec<Option<Jsonb<'a>>>,
+    outcome_errors: Vec<Option<OwnedJsonb>>,
+    outcome_attempts: Vec<i32>,
+    reply_queues: Vec<Option<&'a str>>,
+    reply_correlations: Vec<Option<&'a str>>,
+    message_partitions: Vec<i16>,
+    message_places: Vec<i32>,
+    message_entries: Vec<i32>,
+    message_bodies: Vec<&'a [u8]>,
+    aside_partitions: Vec<i16>,
+    aside_commands: Vec<uuid::Uuid>,
+    aside_buckets: Vec<i16>,
+    aside_delays: Vec<i64>,
+    aside_reasons: Vec<&'a str>,
+    group: &'a str,
+    checkpoint_partitions: Vec<i16>,
+    checkpoint_from: Vec<i64>,
+    checkpoint_to: Vec<i64>,
+}
+
+/// JSON text that was made for this statement.
+#[derive(Debug)]
+struct OwnedJsonb(String);
+
+impl ToSql for OwnedJsonb {
+    fn to_sql(
+        &self,
+        column: &tokio_postgres::types::Type,
+        out: &mut bytes::BytesMut,
+    ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Jsonb(&self.0).to_sql(column, out)
+    }
+
+    fn accepts(column: &tokio_postgres::types::Type) -> bool {
+        Jsonb::accepts(column)
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+impl<'a> CommitColumns<'a> {
+    fn of(store: &PostgresStore, commit: &'a CommandCommit) -> Result<Self, StoreError> {
+        let partitions: BTreeSet<i16> = commit
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.partition.0)
+            .chain(commit.events.iter().map(|event| event.partition.0))
+            .chain(commit.checkpoints.iter().map(|moved| moved.partition.0))
+            .collect();
+        let mut columns = Self { partitions: partitions.into_iter().collect(), ..Self::default() };
+        columns.add_events(commit)?;
+        columns.add_outcomes(commit)?;
+        columns.add_messages(commit);
+        for aside in &commit.set_aside {
+            columns.aside_partitions.push(aside.partition.0);
+            columns.aside_commands.push(aside.command_id.0);
+            columns.aside_buckets.push(store.bucket(aside.command_id));
+            columns.aside_delays.push(aside.delay_ms);
+            columns.aside_reasons.push(aside.reason);
+        }
+        for moved in &commit.checkpoints {
+            columns.group = moved.group.as_str();
+            columns.checkpoint_partitions.push(moved.partition.0);
+            columns.checkpoint_from.push(moved.from.0);
+            columns.checkpoint_to.push(moved.to.0);
+        }
+        Ok(columns)
+    }
+
+    fn add_events(&mut self, commit: &'a CommandCommit) -> Result<(), StoreError> {
+        let mut places = Places::default();
+        for event in &commit.events {
+            self.event_partitions.push(event.partition.0);
+            self.event_places.push(places.take(event.partition, 1));
+            self.event_streams.push(event.stream.as_str());
+            self.event_versions.push(event.version.0);
+            self.event_types.push(&event.event_type);
+            self.event_schema_versions.push(event.schema_version);
+            self.event_data.push(Jsonb(event.data.as_str()));
+            self.event_metadata.push(metadata_json(&event.metadata)?.map(OwnedJsonb));
+            self.event_commands.push(event.command_id.0);
+        }
+        Ok(())
+    }
+
+    fn add_outcomes(&mut self, commit: &'a CommandCommit) -> Result<(), StoreError> {
+        let mut places = Places::default();
+        for outcome in &commit.outcomes {
+            self.outcome_partitions.push(outcome.partition.0);
+            self.outcome_commands.push(outcome.command_id.0);
+            self.outcome_log_offsets.push(outcome.log_offset.map(|offset| offset.0));
+            self.outcome_statuses.push(outcome.status.code());
+            let first = places.take(outcome.partition, outcome.events);
+            self.outcome_places.push((outcome.events > 0).then_some(first));
+            self.outcome_events.push(outcome.events as i32);
+            self.outcome_versions.push(outcome.version.0);
+            self.outcome_replies.push(outcome.reply.as_ref().map(|reply| Jsonb(reply.as_str())));
+            let error = outcome.error.as_ref().map(json_text).transpose()?;
+            self.outcome_errors.push(error.map(OwnedJsonb));
+            self.outcome_attempts.push(outcome.attempts);
+            let reply_to = outcome.reply_to.as_ref();
+            self.reply_queues.push(reply_to.map(|to| to.queue.as_str()));
+            self.reply_correlations.push(reply_to.and_then(|to| to.correlation_id.as_deref()));
+        }
+        Ok(())
+    }
+
+    fn add_messages(&mut self, commit: &'a CommandCommit) {
+        let mut places = Places::default();
+        for message in &commit.messages {
+            self.message_partitions.push(message.partition.0);
+            self.message_places.push(places.take(message.partition, message.events));
+            self.message_entries.push(message.events as i32);
+            self.message_bodies.push(&message.body);
+        }
+    }
+
+    fn params(&self) -> Params<'_> {
+        vec![
+            &self.partitions,
+            &self.event_partitions,
+            &self.event_places,
+            &self.event_streams,
+            &self.event_versions,
+            &self.event_types,
+            &self.event_schema_versions,
+            &self.event_data,
+            &self.event_metadata,
+            &self.event_commands,
+            &self.outcome_partitions,
+            &self.outcome_commands,
+            &self.outcome_log_offsets,
+            &self.outcome_statuses,
+            &self.outcome_places,
+            &self.outcome_events,
+            &self.outcome_versions,
+            &self.outcome_replies,
+            &self.outcome_errors,
+            &self.outcome_attempts,
+            &self.reply_queues,
+            &self.reply_correlations,
+            &self.message_partitions,
+            &self.message_places,
+            &self.message_entries,
+            &self.message_bodies,
+            &self.aside_partitions,
+            &self.aside_commands,
+            &self.aside_buckets,
+            &self.aside_delays,
+            &self.aside_reasons,
+            &self.group,
+            &self.checkpoint_partitions,
+            &self.checkpoint_from,
+            &self.checkpoint_to,
+        ]
+    }
+
+    fn committed(&self, commit: &CommandCommit, rows: &[Row]) -> CommittedCommands {
+        let heads: BTreeMap<i16, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let offset = |(outcome, place): (&crate::store::NewOutcome, &Option<i32>)| {
+            let head = heads.get(&outcome.partition.0)?;
+            place.map(|place| Offset(head + i64::from(place)))
+        };
+        CommittedCommands {
+            first_offsets: commit.outcomes.iter().zip(&self.outcome_places).map(offset).collect(),
+            recorded_at: rows.first().map(|row| row.get(2)),
+        }
+    }
+}
+
+/// Counts 1, 2, 3 … within each partition.
+#[derive(Default)]
+struct Places(BTreeMap<Partition, i32>);
+
+impl Places {
+    /// The first of the next `n` places.
+    fn take(&mut self, partition: Partition, n: usize) -> i32 {
+        let taken = self.0.entry(partition).or_default();
+        let first = *taken + 1;
+        *taken += n as i32;
+        first
+    }
+}
+
+struct SnapshotColumns<'a> {
+    partitions: Vec<i16>,
+    streams: Vec<&'a str>,
+    versions: Vec<i64>,
+    state_versions: Vec<i16>,
+    states: Vec<&'a [u8]>,
+}
+
+impl<'a> SnapshotColumns<'a> {
+    fn of(commit: &'a CommandCommit) -> Self {
+        let mut sorted: Vec<_> = commit.snapshots.iter().collect();
+        sorted.sort_by(|a, b| (a.partition, &a.stream).cmp(&(b.partition, &b.stream)));
+        Self {
+            partitions: sorted.iter().map(|s| s.partition.0).collect(),
+            streams: sorted.iter().map(|s| s.stream.as_str()).collect(),
+            versions: sorted.iter().map(|s| s.version.0).collect(),
+            state_versions: sorted.iter().map(|s| s.state_version).collect(),
+            states: sorted.iter().map(|s| s.state.as_slice()).collect(),
+        }
+    }
+
+    fn params(&self) -> [&(dyn ToSql + Sync); 5] {
+        [&self.partitions, &self.streams, &self.versions, &self.state_versions, &self.states]
+    }
+}
+
+fn outcome(row: &Row) -> Result<(CommandId, Outcome), StoreError> {
+    let partition = Partition(row.get(1));
+    let unknown = || StoreError::Corrupt("unknown outcome status".to_owned());
+    let outcome = Outcome {
+        status: OutcomeStatus::from_code(row.get(2)).ok_or_else(unknown)?,
+        positions: positions(partition, row.get(3), row.get(4)),
+        version: Version(row.get(5)),
+        reply: columns::raw(row.get(6)),
+        error: columns::failure(row.get(7))?,
+        attempts: row.get(8),
+        completed_at: row.get(9),
+    };
+    Ok((CommandId(row.get(0)), outcome))
+}
+
+/// The positions of `events` events from the first offset on.
+pub(super) fn positions(partition: Partition, first: Option<i64>, events: i32) -> Vec<Position> {
+    first.map_or_else(Vec::new, |first| {
+        (first..first + i64::from(events))
+            .map(|offset| Position { partition, offset: Offset(offset) })
+            .collect()
+    })
+}

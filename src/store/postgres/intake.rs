@@ -1,0 +1,236 @@
+//! Accepting commands, in two flights.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{
+    PostgresStore,
+    append::Appended,
+    columns::{Jsonb, json_text, lane_code, metadata_json},
+    errors, pool,
+    transaction::Transaction,
+};
+use crate::{
+    message::{CommandEnvelope, CommandId, ContentHash, Timestamp},
+    store::{Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError},
+};
+
+/// Ids are sorted, so that two batches with common ids wait for each other in one order.
+/// Served by commands_pkey.
+const INSERT: &str = "
+    WITH clock AS (SELECT clock_timestamp() AS now)
+    INSERT INTO adjutant.commands (bucket, id, partition, stream, type, lane, payload, metadata,
+                                   expected_version, not_before, reply_to, content_hash, accepted_at)
+    SELECT n.*, clock.now
+      FROM clock, unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::text[], $5::text[],
+                         $6::smallint[], $7::jsonb[], $8::jsonb[], $9::bigint[],
+                         $10::timestamptz[], $11::jsonb[], $12::bytea[]) AS n
+    ON CONFLICT (bucket, id) DO NOTHING
+    RETURNING id, accepted_at, COALESCE(not_before > accepted_at, false)";
+
+/// Served by commands_pkey.
+const OCCUPIED: &str = "
+    SELECT c.id, c.content_hash, c.accepted_at
+      FROM unnest($1::smallint[], $2::uuid[]) AS n(bucket, id)
+      JOIN adjutant.commands c ON c.bucket = n.bucket AND c.id = n.id";
+
+const SCHEDULE: &str = "
+    INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason)
+    SELECT n.*, 'not_before'
+      FROM unnest($1::smallint[], $2::timestamptz[], $3::uuid[], $4::smallint[]) AS n";
+
+const REJECT: &str = "
+    INSERT INTO adjutant.outbox (partition, route, entries, content_type, headers, body, recorded_at)
+    SELECT 0, 4, 0, n.content_type, n.headers, n.body, clock_timestamp()
+      FROM unnest($1::text[], $2::jsonb[], $3::bytea[]) AS n(content_type, headers, body)";
+
+#[async_trait]
+impl Intake for PostgresStore {
+    async fn accept(&self, batch: Vec<NewCommand>) -> Result<Vec<Accepted>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut transaction = self.transaction().await?;
+        let inserted = self.insert_new(&mut transaction, &batch).await?;
+        let occupied = self.look_up_occupied(&mut transaction, &batch, &inserted).await?;
+        if inserted.is_empty() {
+            transaction.roll_back().await?;
+        } else {
+            self.schedule_delayed(&mut transaction, &batch, &inserted).await?;
+            let appended = self.log_entries(&batch, &inserted);
+            self.append_and_commit(transaction, &appended).await?;
+        }
+        let mut answered = HashMap::new();
+        batch.iter().map(|command| answer(command, &inserted, &occupied, &mut answered)).collect()
+    }
+
+    async fn reject_messages(&self, messages: Vec<RejectedMessage>) -> Result<(), StoreError> {
+        let client = self.hot().await?;
+        let reject = pool::prepare(&client, REJECT).await?;
+        let headers = messages
+            .iter()
+            .map(|message| {
+                let map: serde_json::Map<_, _> =
+                    message.headers.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
+                json_text(&map)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let headers: Vec<_> = headers.iter().map(|text| Jsonb(text)).collect();
+        let content_types: Vec<_> = messages.iter().map(|m| m.content_type.as_str()).collect();
+        let bodies: Vec<_> = messages.iter().map(|m| m.body.as_slice()).collect();
+        let result = client.execute(&reject, &[&content_types, &headers, &bodies]).await;
+        result.map(|_| ()).map_err(errors::after_commit)
+    }
+}
+
+/// A command that this transaction inserted.
+#[derive(Clone, Copy)]
+struct Inserted {
+    accepted_at: Timestamp,
+    delayed: bool,
+}
+
+type InsertedById = HashMap<Uuid, Inserted>;
+
+impl PostgresStore {
+    async fn insert_new(
+        &self,
+        transaction: &mut Transaction,
+        batch: &[NewCommand],
+    ) -> Result<InsertedById, StoreError> {
+        let mut sorted: Vec<&NewCommand> = batch.iter().collect();
+        sorted.sort_by_key(|command| (self.bucket(command.id), command.id));
+        sorted.dedup_by_key(|command| command.id);
+        let metadata =
+            sorted.iter().map(|c| metadata_json(&c.metadata)).collect::<Result<Vec<_>, _>>()?;
+        let reply_to = sorted
+            .iter()
+            .map(|c| c.reply_to.as_ref().map(json_text).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        let column = |text: &'_ Option<String>| text.as_ref().map(|text| text.as_str().to_owned());
+        let metadata: Vec<_> = metadata.iter().map(column).collect();
+        let insert = transaction.prepare(INSERT).await?;
+        let rows = transaction
+            .begin_with(
+                &insert,
+                &[
+                    &sorted.iter().map(|c| self.bucket(c.id)).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| c.id.0).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| self.partitions().of(&c.stream).0).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| c.stream.as_str()).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| c.command_type.as_str()).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| lane_code(c.lane)).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| Jsonb(c.payload.as_str())).collect::<Vec<_>>(),
+                    &metadata.iter().map(|m| m.as_deref().map(Jsonb)).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| c.expected_version.map(|v| v.0)).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| c.not_before).collect::<Vec<_>>(),
+                    &reply_to.iter().map(|m| m.as_deref().map(Jsonb)).collect::<Vec<_>>(),
+                    &sorted.iter().map(|c| &c.content_hash.0[..]).collect::<Vec<_>>(),
+                ],
+            )
+            .await?;
+        let inserted =
+            |row: &Row| (row.get(0), Inserted { accepted_at: row.get(1), delayed: row.get(2) });
+        Ok(rows.iter().map(inserted).collect())
+    }
+
+    /// Whatever was not inserted is there already: committed before, or meanwhile (the insert
+    /// waited for it).
+    async fn look_up_occupied(
+        &self,
+        transaction: &mut Transaction,
+        batch: &[NewCommand],
+        inserted: &InsertedById,
+    ) -> Result<HashMap<Uuid, Occupied>, StoreError> {
+        let ids: Vec<Uuid> =
+            batch.iter().map(|c| c.id.0).filter(|id| !inserted.contains_key(id)).collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let buckets: Vec<_> = ids.iter().map(|id| self.bucket(CommandId(*id))).collect();
+        let occupied = transaction.prepare(OCCUPIED).await?;
+        let rows = transaction.query(&occupied, &[&buckets, &ids]).await?;
+        rows.iter()
+            .map(|row| {
+                let hash = content_hash(row.get(1))?;
+                Ok((row.get(0), Occupied { content_hash: hash, accepted_at: row.get(2) }))
+            })
+            .collect()
+    }
+
+    async fn schedule_delayed(
+        &self,
+        transaction: &mut Transaction,
+        batch: &[NewCommand],
+        inserted: &InsertedById,
+    ) -> Result<(), StoreError> {
+        let delayed: Vec<&NewCommand> = batch
+            .iter()
+            .filter(|c| inserted.get(&c.id.0).is_some_and(|inserted| inserted.delayed))
+            .collect();
+        if delayed.is_empty() {
+            return Ok(());
+        }
+        let schedule = transaction.prepare(SCHEDULE).await?;
+        let partitions: Vec<_> =
+            delayed.iter().map(|c| self.partitions().of(&c.stream).0).collect();
+        let due: Vec<_> = delayed.iter().map(|c| c.not_before).collect();
+        let ids: Vec<_> = delayed.iter().map(|c| c.id.0).collect();
+        let buckets: Vec<_> = delayed.iter().map(|c| self.bucket(c.id)).collect();
+        transaction.query(&schedule, &[&partitions, &due, &ids, &buckets]).await?;
+        Ok(())
+    }
+
+    /// The log entries of the new commands that are due, by partition, in the order of arrival.
+    fn log_entries(&self, batch: &[NewCommand], inserted: &InsertedById) -> Appended {
+        let mut appended = Appended::new();
+        let mut seen = HashSet::new();
+        for command in batch {
+            let Some(new) = inserted.get(&command.id.0) else { continue };
+            if new.delayed || !seen.insert(command.id) {
+                continue;
+            }
+            let partition = self.partitions().of(&command.stream);
+            appended.entry(partition).or_default().push(CommandEnvelope {
+                id: command.id,
+                command_type: command.command_type.clone(),
+                stream: command.stream.clone(),
+                payload: command.payload.clone(),
+                metadata: command.metadata.clone(),
+                expected_version: command.expected_version,
+                reply_to: command.reply_to.clone(),
+                accepted_at: new.accepted_at,
+            });
+        }
+        appended
+    }
+}
+
+/// The first command of the batch with a new id is the new one; a second one finds it occupied.
+fn answer(
+    command: &NewCommand,
+    inserted: &InsertedById,
+    occupied: &HashMap<Uuid, Occupied>,
+    answered: &mut HashMap<CommandId, ContentHash>,
+) -> Result<Accepted, StoreError> {
+    if let Some(new) = inserted.get(&command.id.0) {
+        let accepted_at = new.accepted_at;
+        return Ok(if let Some(first) = answered.get(&command.id) {
+            Accepted::Occupied(Occupied { content_hash: *first, accepted_at })
+        } else {
+            answered.insert(command.id, command.content_hash);
+            Accepted::New { accepted_at }
+        });
+    }
+    let found = occupied.get(&command.id.0).cloned().map(Accepted::Occupied);
+    found.ok_or_else(|| StoreError::Transient(format!("command {} vanished", command.id)))
+}
+
+pub(super) fn content_hash(bytes: &[u8]) -> Result<ContentHash, StoreError> {
+    let hash =
+        bytes.try_into().map_err(|_| StoreError::Corrupt("content_hash is not 32 bytes".into()));
+    hash.map(ContentHash)
+}

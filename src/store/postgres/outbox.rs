@@ -1,0 +1,158 @@
+//! Reading and clearing the outbox; promoting the schedule.
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+
+use super::{PostgresStore, append::Appended, errors, logs, pool};
+use crate::{
+    message::{Offset, Partition, Route},
+    store::{Outbox, OutboxPage, OutboxRow, StoreError},
+};
+
+/// The bound and the rows come from one snapshot. Served by outbox_by_transaction.
+const READ: &str = "
+    SELECT s.xmin::text, o.id, o.partition, o.route, o.queue, o.first_offset, o.entries,
+           o.recorded_at, o.age_ms, o.correlation_id, o.content_type, o.headers::text, o.body,
+           o.xid::text
+      FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin) AS s
+      LEFT JOIN LATERAL (
+           SELECT b.*, (EXTRACT(EPOCH FROM clock_timestamp() - b.recorded_at) * 1000)::bigint AS age_ms
+             FROM adjutant.outbox b
+            WHERE b.xid >= $2::text::xid8 AND b.partition = ANY($1::smallint[])
+              AND b.id <> ALL($3::bigint[])
+            ORDER BY b.id LIMIT $4) AS o ON true
+     ORDER BY o.id";
+
+/// Served by outbox_pkey.
+const DELETE: &str = "DELETE FROM adjutant.outbox WHERE id = ANY($1::bigint[])";
+
+/// Served by outbox_pkey.
+const DROP_AGED: &str = "
+    DELETE FROM adjutant.outbox WHERE id IN (
+        SELECT id FROM adjutant.outbox
+         WHERE partition = ANY($1::smallint[]) AND first_offset IS NOT NULL
+           AND recorded_at < clock_timestamp() - $2::bigint * interval '1 millisecond'
+         ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED)";
+
+/// Served by outbox_pkey.
+const DEPTH: &str = "
+    SELECT count(*), COALESCE((EXTRACT(EPOCH FROM clock_timestamp() - min(recorded_at)) * 1000), 0)::bigint
+      FROM (SELECT recorded_at FROM adjutant.outbox ORDER BY id LIMIT $1) AS o";
+
+/// Served by schedule_pkey and commands_pkey.
+const TAKE_DUE: &str = "
+    WITH due AS (
+        DELETE FROM adjutant.schedule s
+         USING (SELECT partition, due_at, id FROM adjutant.schedule
+                 WHERE partition = ANY($1::smallint[]) AND due_at <= clock_timestamp()
+                 ORDER BY partition, due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) AS d
+         WHERE s.partition = d.partition AND s.due_at = d.due_at AND s.id = d.id
+        RETURNING s.partition, s.due_at, s.id AS place, s.command_id, s.bucket)
+    SELECT due.partition, c.id, c.type, c.stream, c.payload::text, c.metadata::text,
+           c.expected_version, c.reply_to::text, c.accepted_at
+      FROM due JOIN adjutant.commands c ON c.bucket = due.bucket AND c.id = due.command_id
+     ORDER BY due.partition, due.due_at, due.place";
+
+#[async_trait]
+impl Outbox for PostgresStore {
+    async fn read_outbox(
+        &self,
+        partitions: &[Partition],
+        bound: u64,
+        known: &[i64],
+        limit: i64,
+    ) -> Result<OutboxPage, StoreError> {
+        let client = self.hot().await?;
+        let read = pool::prepare(&client, READ).await?;
+        let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
+        let rows = client
+            .query(&read, &[&partitions, &bound.to_string(), &known, &limit])
+            .await
+            .map_err(errors::before_commit)?;
+        let next_bound = rows
+            .first()
+            .and_then(|row| row.get::<_, String>(0).parse().ok())
+            .ok_or_else(|| StoreError::Internal("pg_snapshot_xmin is not readable".into()))?;
+        let rows = rows
+            .iter()
+            .filter(|row| row.get::<_, Option<i64>>(1).is_some())
+            .map(outbox_row)
+            .collect::<Result<_, _>>()?;
+        Ok(OutboxPage { rows, next_bound })
+    }
+
+    async fn drop_aged(
+        &self,
+        partitions: &[Partition],
+        age_ms: i64,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        let client = self.hot().await?;
+        let drop_aged = pool::prepare(&client, DROP_AGED).await?;
+        let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
+        let dropped = client.execute(&drop_aged, &[&partitions, &age_ms, &limit]).await;
+        dropped.map_err(errors::after_commit)
+    }
+
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError> {
+        let client = self.hot().await?;
+        let delete = pool::prepare(&client, DELETE).await?;
+        client.execute(&delete, &[&ids]).await.map(|_| ()).map_err(errors::after_commit)
+    }
+
+    async fn outbox_depth(&self, limit: i64) -> Result<(i64, i64), StoreError> {
+        let client = self.hot().await?;
+        let depth = pool::prepare(&client, DEPTH).await?;
+        let row = client.query_one(&depth, &[&limit]).await.map_err(errors::before_commit)?;
+        Ok((row.get(0), row.get(1)))
+    }
+
+    async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError> {
+        let mut transaction = self.transaction().await?;
+        let take = transaction.prepare(TAKE_DUE).await?;
+        let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
+        let rows = transaction.begin_with(&take, &[&partitions, &limit]).await?;
+        if rows.is_empty() {
+            transaction.roll_back().await?;
+            return Ok(0);
+        }
+        let mut appended = Appended::new();
+        for row in &rows {
+            let partition = Partition(row.get(0));
+            appended.entry(partition).or_default().push(logs::envelope(row)?);
+        }
+        self.append_and_commit(transaction, &appended).await?;
+        Ok(rows.len())
+    }
+}
+
+fn outbox_row(row: &Row) -> Result<OutboxRow, StoreError> {
+    let partition = Partition(row.get(2));
+    let queue: Option<String> = row.get(4);
+    let route = match (row.get::<_, i16>(3), queue) {
+        (1, _) => Route::Commands(partition),
+        (2, _) => Route::Events(partition),
+        (3, Some(queue)) => Route::Reply { queue },
+        (4, _) => Route::IntakeDeadLetter,
+        (other, _) => return Err(StoreError::Corrupt(format!("there is no route {other}"))),
+    };
+    let headers: Option<String> = row.get(11);
+    let headers: std::collections::BTreeMap<String, String> = headers
+        .map_or(Ok(std::collections::BTreeMap::default()), |text| serde_json::from_str(&text))
+        .map_err(|error| StoreError::Corrupt(format!("outbox.headers: {error}")))?;
+    let transaction = row.get::<_, &str>(13).parse();
+    Ok(OutboxRow {
+        id: row.get(1),
+        transaction: transaction.map_err(|_| StoreError::Corrupt("outbox.xid".into()))?,
+        partition,
+        route,
+        first_offset: row.get::<_, Option<i64>>(5).map(Offset),
+        entries: row.get(6),
+        recorded_at: row.get(7),
+        age_ms: row.get(8),
+        correlation_id: row.get(9),
+        content_type: row.get(10),
+        headers: headers.into_iter().collect(),
+        body: row.get(12),
+    })
+}

@@ -1,0 +1,294 @@
+//! The read side, by sqlx.
+
+use async_trait::async_trait;
+use sqlx::{Row, postgres::PgRow};
+
+use super::{PostgresStore, columns, commit::positions, errors, intake, logs};
+use crate::{
+    message::{
+        CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Timestamp, Version,
+    },
+    store::{
+        CommandFilter, CommandRecord, DocumentRow, Page, Queries, StoreError, StoredStreamEvent,
+        ViewRecord,
+    },
+};
+
+/// How many commands a page of a filtered list looks at before it answers with what it has.
+const SCAN_LIMIT: i64 = 5_000;
+/// How many it reads at a time.
+const SCAN_STEP: i64 = 500;
+
+macro_rules! select_command {
+    ($from:literal) => {
+        concat!(
+            "SELECT c.id, c.partition, c.stream, c.type, c.lane, c.payload::text AS payload,
+                    c.metadata::text AS metadata, c.not_before, c.content_hash, c.accepted_at,
+                    EXISTS (SELECT 1 FROM adjutant.schedule s WHERE s.bucket = c.bucket
+                             AND s.command_id = c.id AND s.reason = 'not_before') AS scheduled,
+                    o.status, o.first_offset, o.events, o.version, o.reply::text AS reply,
+                    o.error::text AS error, o.attempts, o.completed_at
+               FROM ",
+            $from,
+            " LEFT JOIN adjutant.outcomes o ON o.partition = c.partition AND o.command_id = c.id "
+        )
+    };
+}
+
+/// Served by commands_pkey.
+const COMMAND: &str =
+    concat!(select_command!("adjutant.commands c"), "WHERE c.bucket = $1 AND c.id = $2");
+
+/// Served by commands_newest, read backwards.
+const NEWEST: &str = concat!(
+    select_command!(
+        "(SELECT * FROM adjutant.commands WHERE (accepted_at, id) < ($1, $2)
+           ORDER BY accepted_at DESC, id DESC LIMIT $3) AS c"
+    ),
+    "ORDER BY c.accepted_at DESC, c.id DESC"
+);
+
+/// Served by commands_of_stream, read backwards.
+const NEWEST_OF_STREAM: &str = concat!(
+    select_command!(
+        "(SELECT * FROM adjutant.commands WHERE stream = $4 AND (accepted_at, id) < ($1, $2)
+           ORDER BY accepted_at DESC, id DESC LIMIT $3) AS c"
+    ),
+    "ORDER BY c.accepted_at DESC, c.id DESC"
+);
+
+/// Served by events_partition_stream_version_key.
+const STREAM: &str = "
+    SELECT version, \"offset\", type, schema_version, data::text AS data, command_id,
+           metadata::text AS metadata, recorded_at
+      FROM adjutant.events
+     WHERE partition = $1 AND stream = $2 AND version > $3
+     ORDER BY version LIMIT $4";
+
+/// Served by views_pkey.
+const VIEW: &str = "
+    SELECT key, version, value::text AS value, as_of::text AS as_of
+      FROM adjutant.views WHERE view = $1 AND key = $2 AND value IS NOT NULL";
+
+/// A range of views_pkey; the prefix is a range too, because keys sort by bytes (COLLATE \"C\").
+const VIEWS: &str = "
+    SELECT key, version, value::text AS value, as_of::text AS as_of
+      FROM adjutant.views
+     WHERE view = $1 AND key > $2 AND key >= $3 AND ($4::text IS NULL OR key < $4)
+       AND value IS NOT NULL
+     ORDER BY key LIMIT $5";
+
+#[async_trait]
+impl Queries for PostgresStore {
+    async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
+        sqlx::query(COMMAND)
+            .bind(self.bucket(id))
+            .bind(id.0)
+            .fetch_optional(&self.read)
+            .await
+            .map_err(errors::read)?
+            .as_ref()
+            .map(command)
+            .transpose()
+    }
+
+    async fn commands(
+        &self,
+        filter: &CommandFilter,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<CommandRecord>, StoreError> {
+        let mut cursor = after.map_or(Ok(Cursor::START), Cursor::parse)?;
+        let mut items = Vec::new();
+        let mut scanned = 0;
+        loop {
+            let step = SCAN_STEP.min(limit.max(50));
+            let rows = self.newest_commands(filter, cursor, step).await?;
+            let at_end = (rows.len() as i64) < step;
+            for row in &rows {
+                let record = command(row)?;
+                cursor = Cursor { accepted_at: record.accepted_at, id: record.id };
+                if matches(filter, &record) {
+                    items.push(record);
+                    if items.len() as i64 == limit {
+                        return Ok(Page { items, next: Some(cursor.to_text()) });
+                    }
+                }
+            }
+            scanned += rows.len() as i64;
+            if at_end {
+                return Ok(Page { items, next: None });
+            }
+            if scanned >= SCAN_LIMIT {
+                return Ok(Page { items, next: Some(cursor.to_text()) });
+            }
+        }
+    }
+
+    async fn stream_events(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: i64,
+    ) -> Result<Vec<StoredStreamEvent>, StoreError> {
+        let rows = sqlx::query(STREAM)
+            .bind(self.partitions().of(stream).0)
+            .bind(stream.as_str())
+            .bind(after.0)
+            .bind(limit)
+            .fetch_all(&self.read)
+            .await
+            .map_err(errors::read)?;
+        rows.iter().map(stream_event).collect()
+    }
+
+    async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError> {
+        let row = sqlx::query(VIEW).bind(view).bind(key).fetch_optional(&self.read).await;
+        row.map_err(errors::read)?.as_ref().map(document).transpose()
+    }
+
+    async fn views(
+        &self,
+        view: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<ViewRecord>, StoreError> {
+        let rows = sqlx::query(VIEWS)
+            .bind(view)
+            .bind(after.unwrap_or_default())
+            .bind(prefix)
+            .bind(end_of_prefix(prefix))
+            .bind(limit)
+            .fetch_all(&self.read)
+            .await
+            .map_err(errors::read)?;
+        rows.iter().map(document).collect()
+    }
+}
+
+impl PostgresStore {
+    async fn newest_commands(
+        &self,
+        filter: &CommandFilter,
+        cursor: Cursor,
+        limit: i64,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let query = match &filter.stream {
+            None => sqlx::query(NEWEST),
+            Some(_) => sqlx::query(NEWEST_OF_STREAM),
+        };
+        let query = query.bind(cursor.accepted_at).bind(cursor.id.0).bind(limit);
+        let query = match &filter.stream {
+            None => query,
+            Some(stream) => query.bind(stream.as_str().to_owned()),
+        };
+        query.fetch_all(&self.read).await.map_err(errors::read)
+    }
+}
+
+fn matches(filter: &CommandFilter, record: &CommandRecord) -> bool {
+    filter.status.is_none_or(|status| status == record.status())
+        && filter.command_type.as_ref().is_none_or(|name| *name == record.command_type)
+}
+
+/// Where a page of commands ends: the newest that come after are older than this.
+#[derive(Clone, Copy)]
+struct Cursor {
+    accepted_at: Timestamp,
+    id: CommandId,
+}
+
+impl Cursor {
+    const START: Self = Self {
+        accepted_at: time::macros::datetime!(9999-12-31 23:59:59 UTC),
+        id: CommandId(uuid::Uuid::max()),
+    };
+
+    fn to_text(self) -> String {
+        format!("{}_{}", self.accepted_at.unix_timestamp_nanos() / 1_000, self.id)
+    }
+
+    fn parse(text: &str) -> Result<Self, StoreError> {
+        let parsed = text.split_once('_').and_then(|(micros, id)| {
+            let nanos = micros.parse::<i128>().ok()?.checked_mul(1_000)?;
+            let accepted_at = Timestamp::from_unix_timestamp_nanos(nanos).ok()?;
+            Some(Self { accepted_at, id: id.parse().ok()? })
+        });
+        parsed.ok_or_else(|| StoreError::Unstorable(format!("`{text}` is no cursor of this list")))
+    }
+}
+
+/// The least text that is greater than every text with this prefix (`None`: there is none).
+fn end_of_prefix(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+fn column<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
+    row: &'r PgRow,
+    name: &str,
+) -> Result<T, StoreError> {
+    row.try_get(name).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+fn command(row: &PgRow) -> Result<CommandRecord, StoreError> {
+    let partition = Partition(column(row, "partition")?);
+    Ok(CommandRecord {
+        id: CommandId(column(row, "id")?),
+        command_type: column(row, "type")?,
+        stream: logs::stream(column(row, "stream")?)?,
+        partition,
+        lane: columns::lane(column(row, "lane")?)?,
+        payload: RawJson::from_trusted(column(row, "payload")?),
+        metadata: columns::metadata(column(row, "metadata")?)?,
+        not_before: column(row, "not_before")?,
+        content_hash: intake::content_hash(column(row, "content_hash")?)?,
+        accepted_at: column(row, "accepted_at")?,
+        scheduled: column(row, "scheduled")?,
+        outcome: outcome(row, partition)?,
+    })
+}
+
+fn outcome(row: &PgRow, partition: Partition) -> Result<Option<Outcome>, StoreError> {
+    let Some(status) = column::<Option<i16>>(row, "status")? else { return Ok(None) };
+    let unknown = || StoreError::Corrupt(format!("there is no outcome status {status}"));
+    Ok(Some(Outcome {
+        status: OutcomeStatus::from_code(status).ok_or_else(unknown)?,
+        positions: positions(partition, column(row, "first_offset")?, column(row, "events")?),
+        version: Version(column(row, "version")?),
+        reply: columns::raw(column(row, "reply")?),
+        error: columns::failure(column(row, "error")?)?,
+        attempts: column(row, "attempts")?,
+        completed_at: column(row, "completed_at")?,
+    }))
+}
+
+fn stream_event(row: &PgRow) -> Result<StoredStreamEvent, StoreError> {
+    Ok(StoredStreamEvent {
+        version: Version(column(row, "version")?),
+        offset: Offset(column(row, "offset")?),
+        event_type: column(row, "type")?,
+        schema_version: column(row, "schema_version")?,
+        data: RawJson::from_trusted(column(row, "data")?),
+        command_id: CommandId(column(row, "command_id")?),
+        metadata: columns::metadata(column(row, "metadata")?)?,
+        recorded_at: column(row, "recorded_at")?,
+    })
+}
+
+fn document(row: &PgRow) -> Result<DocumentRow, StoreError> {
+    Ok(DocumentRow {
+        key: column(row, "key")?,
+        version: column(row, "version")?,
+        value: columns::raw(column(row, "value")?),
+        as_of: columns::as_of(column(row, "as_of")?)?,
+    })
+}

@@ -1,0 +1,145 @@
+//! Transactions in flights: statements are sent together and answered together. A transaction that
+//! is dropped in the middle takes its connection with it, so that no connection goes back to the
+//! pool inside an open transaction.
+
+use deadpool_postgres::Object;
+use futures_util::future::{join, join3};
+use tokio_postgres::{Row, Statement, types::ToSql};
+
+use super::{PostgresStore, errors, pool};
+use crate::store::StoreError;
+
+/// Parameters of a statement.
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A connection with (perhaps) an open transaction.
+pub(super) struct Transaction {
+    client: Option<Object>,
+}
+
+impl PostgresStore {
+    /// Takes a connection for a transaction; nothing is sent yet.
+    pub(super) async fn transaction(&self) -> Result<Transaction, StoreError> {
+        Ok(Transaction { client: Some(self.hot().await?) })
+    }
+}
+
+impl Transaction {
+    /// Prepares a statement (no round trip after a connection's first time).
+    pub(super) async fn prepare(&self, sql: &str) -> Result<Statement, StoreError> {
+        pool::prepare(self.client()?, sql).await
+    }
+
+    /// BEGIN and a first query, in one flight.
+    pub(super) async fn begin_with(
+        &mut self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let client = self.client()?;
+        let (begun, rows) =
+            join(client.batch_execute("BEGIN"), client.query(statement, params)).await;
+        begun.map_err(errors::before_commit)?;
+        rows.map_err(errors::before_commit)
+    }
+
+    /// A query inside the transaction.
+    pub(super) async fn query(
+        &mut self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.client()?.query(statement, params).await.map_err(errors::before_commit)
+    }
+
+    /// A last query and COMMIT, in one flight. An error of the query makes the COMMIT a ROLLBACK.
+    pub(super) async fn commit_with(
+        mut self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let client = self.client()?;
+        let (rows, committed) =
+            join(client.query(statement, params), client.batch_execute("COMMIT")).await;
+        self.finish(rows, committed)
+    }
+
+    /// BEGIN, one query and COMMIT, in one flight.
+    pub(super) async fn run_with(
+        mut self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let client = self.client()?;
+        let (begun, rows, committed) = join3(
+            client.batch_execute("BEGIN"),
+            client.query(statement, params),
+            client.batch_execute("COMMIT"),
+        )
+        .await;
+        let rows = begun.and(rows);
+        self.finish(rows, committed)
+    }
+
+    /// BEGIN, two queries and COMMIT, in one flight; the answer is the second query's.
+    pub(super) async fn run_with_two(
+        mut self,
+        first: (&Statement, Params<'_>),
+        second: (&Statement, Params<'_>),
+    ) -> Result<Vec<Row>, StoreError> {
+        let client = self.client()?;
+        let (begun, first, (second, committed)) = join3(
+            client.batch_execute("BEGIN"),
+            client.query(first.0, first.1),
+            join(client.query(second.0, second.1), client.batch_execute("COMMIT")),
+        )
+        .await;
+        let rows = begun.and(first).and(second);
+        self.finish(rows, committed)
+    }
+
+    /// Ends a transaction that has nothing more to do.
+    pub(super) async fn roll_back(mut self) -> Result<(), StoreError> {
+        self.client()?.batch_execute("ROLLBACK").await.map_err(errors::before_commit)?;
+        self.give_back();
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        rows: Result<Vec<Row>, tokio_postgres::Error>,
+        committed: Result<(), tokio_postgres::Error>,
+    ) -> Result<Vec<Row>, StoreError> {
+        match (rows, committed) {
+            (Ok(rows), Ok(())) => {
+                self.give_back();
+                Ok(rows)
+            }
+            // The statement failed and the server answered COMMIT with ROLLBACK.
+            (Err(error), Ok(())) => {
+                self.give_back();
+                Err(errors::after_commit(error))
+            }
+            (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(errors::after_commit(error)),
+        }
+    }
+
+    fn client(&self) -> Result<&Object, StoreError> {
+        let gone = || StoreError::Internal("the transaction has ended".to_owned());
+        self.client.as_ref().ok_or_else(gone)
+    }
+
+    /// The transaction is over: the connection may serve others.
+    fn give_back(&mut self) {
+        drop(self.client.take());
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            // Not known to be outside a transaction: close it instead of giving it back.
+            drop(Object::take(client));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A group in this process: a partition loop for every partition that it should own.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    EntryStats, GroupHandler, HeadWatch, Ownership, combine::Combiner,
+    partition_loop::PartitionLoop,
+};
+use crate::{
+    broker::{Broker, GroupPartition},
+    execute::RetryPolicy,
+    message::{GroupName, Partition},
+    store::{LogKind, Store},
+};
+
+/// How a group works.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    /// How many messages may be unacknowledged per partition.
+    pub prefetch: u16,
+    /// How many entries go into one run, and about as many into one transaction.
+    pub max_entries: usize,
+    /// How often a run that failed is tried again.
+    pub failure_retry: RetryPolicy,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            prefetch: 64,
+            max_entries: 512,
+            failure_retry: RetryPolicy {
+                initial: Duration::from_secs(1),
+                max_interval: Duration::from_secs(30),
+                ..RetryPolicy::forever()
+            },
+        }
+    }
+}
+
+/// What a group needs.
+pub struct GroupParts {
+    /// Its name.
+    pub group: GroupName,
+    /// The log it consumes.
+    pub log: LogKind,
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The road.
+    pub broker: Arc<dyn Broker>,
+    /// Finishes entries.
+    pub handler: Arc<dyn GroupHandler>,
+    /// How it works.
+    pub settings: GroupSettings,
+}
+
+/// Runs a group until stopped; starts and ends loops as ownership moves. Ending a loop lets it
+/// finish what it has in hand.
+pub async fn run_group(
+    parts: GroupParts,
+    heads: HeadWatch,
+    stats: EntryStats,
+    mut ownership: watch::Receiver<Ownership>,
+    stop: CancellationToken,
+) {
+    let partitions = usize::from(parts.store.identity().partitions.get().unsigned_abs());
+    let mut loops = Loops {
+        combiner: Combiner::start(parts.handler.clone(), parts.settings.max_entries, partitions),
+        parts: Arc::new(parts),
+        heads,
+        stats,
+        running: BTreeMap::new(),
+    };
+    loop {
+        let owned = ownership.borrow_and_update().groups.get(&loops.parts.group).cloned();
+        loops.reconcile(&owned.unwrap_or_default());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            changed = ownership.changed() => if changed.is_err() { break },
+            // Looks after loops that ended by themselves, which only a bug makes them do.
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    loops.end_all().await;
+}
+
+struct Loops {
+    parts: Arc<GroupParts>,
+    combiner: Combiner,
+    heads: HeadWatch,
+    stats: EntryStats,
+    running: BTreeMap<Partition, (CancellationToken, JoinHandle<()>)>,
+}
+
+impl Loops {
+    fn reconcile(&mut self, owned: &[Partition]) {
+        for (partition, (stop, _)) in &self.running {
+            if !owned.contains(partition) {
+                stop.cancel();
+            }
+        }
+        self.running.retain(|partition, (stop, task)| {
+            if task.is_finished() && !stop.is_cancelled() {
+                tracing::error!(group = %self.parts.group, %partition, "a partition loop ended by itself; it starts again");
+            }
+            !task.is_finished()
+        });
+        for partition in owned {
+            // One that is still ending is started when it has ended.
+            if !self.running.contains_key(partition) {
+                self.start(*partition);
+            }
+        }
+        metrics::gauge!("adjutant_partitions_owned", "group" => self.parts.group.to_string())
+            .set(owned.len() as f64);
+    }
+
+    fn start(&mut self, partition: Partition) {
+        let stop = CancellationToken::new();
+        let partition_loop = PartitionLoop {
+            source: GroupPartition { group: self.parts.group.clone(), partition },
+            log: self.parts.log,
+            parts: self.parts.clone(),
+            combiner: self.combiner.clone(),
+            heads: self.heads.clone(),
+            counts: self.stats.of(&self.parts.group),
+            stop: stop.clone(),
+        };
+        self.running.insert(partition, (stop, tokio::spawn(partition_loop.run())));
+    }
+
+    async fn end_all(self) {
+        for (stop, _) in self.running.values() {
+            stop.cancel();
+        }
+        for (partition, (_, task)) in self.running {
+            if let Err(error) = task.await {
+                tracing::error!(group = %self.parts.group, %partition, %error, "a partition loop ended badly");
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Workers: one partition loop serves every kind of group. It brings the entries of a log in order
+//! (by the road, or from the log where the road has a hole) to the group's handler, which finishes
+//! them and moves the checkpoint.
+
+mod combine;
+mod command;
+mod group;
+mod heads;
+mod membership;
+mod partition_loop;
+mod projection;
+mod source;
+mod stats;
+
+pub use combine::{GroupHandler, HandlerRun};
+pub use command::CommandHandler;
+pub use group::{GroupParts, GroupSettings, run_group};
+pub use heads::HeadWatch;
+pub use membership::{Membership, MembershipParts, MembershipSettings, Ownership, owner};
+pub use projection::ProjectionHandler;
+pub use stats::{EntrySource, EntryStats};

@@ -1,0 +1,366 @@
+//! The loop of one partition of one group. It tracks one integer, the next offset: that entry runs;
+//! lower ones are duplicates; a higher one shows a hole, which is read from the log first (law 4).
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    EntrySource, GroupParts, HandlerRun, HeadWatch,
+    combine::Combiner,
+    source::{Arrival, look_at},
+    stats::Counts,
+};
+use crate::{
+    broker::{BrokerError, Consumer, Delivery, GroupPartition},
+    execute::{Retries, RetryPolicy, RunEnd},
+    message::{LogId, Offset},
+    store::{Entry, ForeignMessage, LogKind, StoreError},
+};
+
+/// After how long without a delivery the log's head is looked at.
+const QUIET: Duration = Duration::from_secs(1);
+
+pub(super) struct PartitionLoop {
+    pub(super) source: GroupPartition,
+    pub(super) log: LogKind,
+    pub(super) parts: Arc<GroupParts>,
+    pub(super) combiner: Combiner,
+    pub(super) heads: HeadWatch,
+    pub(super) counts: Arc<Counts>,
+    pub(super) stop: CancellationToken,
+}
+
+/// Why the loop goes no further.
+#[derive(Debug)]
+enum Interruption {
+    /// It was told to stop.
+    Stopped,
+    /// The checkpoint is elsewhere: read it again and go on from there.
+    Moved,
+    /// The road is broken: open it again.
+    Road(BrokerError),
+    /// What the road brought is not in the log; trust the log only, up to the present head.
+    NotInLog,
+}
+
+impl From<BrokerError> for Interruption {
+    fn from(error: BrokerError) -> Self {
+        Self::Road(error)
+    }
+}
+
+impl PartitionLoop {
+    pub(super) async fn run(self) {
+        self.parts.handler.partition_starts(self.source.partition);
+        let mut state = State {
+            next: Offset(1),
+            consumer: None,
+            reopen_at: Instant::now(),
+            failures: self.parts.settings.failure_retry.start(),
+        };
+        let mut read_checkpoint = true;
+        while !self.stop.is_cancelled() {
+            if read_checkpoint {
+                let Some(next) = self.next_after_checkpoint().await else { return };
+                state.next = next;
+                read_checkpoint = false;
+            }
+            match self.follow(&mut state).await {
+                Interruption::Stopped => return,
+                Interruption::Moved => {
+                    tracing::debug!(source = %self.source, "the checkpoint was moved by another process");
+                    metrics::counter!("adjutant_checkpoint_fenced_total", "group" => self.source.group.to_string()).increment(1);
+                    self.parts.handler.partition_starts(self.source.partition);
+                    read_checkpoint = true;
+                }
+                Interruption::Road(error) => {
+                    tracing::info!(source = %self.source, %error, "the road is interrupted");
+                    state.consumer = None;
+                    state.reopen_at = Instant::now() + Duration::from_millis(500);
+                }
+                Interruption::NotInLog => {
+                    tracing::error!(source = %self.source, next = %state.next, "a message is not in the log; it is not applied");
+                    let reason = "its entries are not in the log";
+                    self.record_foreign(Some(self.parts.store.identity().log_id), reason).await;
+                    state.consumer = None;
+                    state.reopen_at = Instant::now() + Duration::from_secs(1);
+                    read_checkpoint = true;
+                }
+            }
+        }
+    }
+
+    /// Applies what comes until something interrupts it.
+    async fn follow(&self, state: &mut State) -> Interruption {
+        let mut look_at_head = Instant::now() + QUIET;
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Interruption::Stopped,
+                delivery = next_delivery(&mut state.consumer) => {
+                    look_at_head = Instant::now() + QUIET;
+                    match delivery {
+                        Ok(delivery) => self.apply_deliveries(state, delivery).await,
+                        Err(error) => Err(error.into()),
+                    }
+                }
+                () = sleep_until(state.reopen_at), if state.consumer.is_none() => {
+                    self.open(state).await;
+                    Ok(())
+                }
+                () = sleep_until(look_at_head) => {
+                    look_at_head = Instant::now() + QUIET;
+                    self.catch_up(state).await
+                }
+            };
+            if let Err(interruption) = step {
+                return interruption;
+            }
+        }
+    }
+
+    async fn open(&self, state: &mut State) {
+        match self.parts.broker.consume(&self.source, self.parts.settings.prefetch).await {
+            Ok(consumer) => state.consumer = Some(consumer),
+            Err(error) => {
+                tracing::debug!(source = %self.source, %error, "cannot consume; the log is read instead");
+                state.reopen_at = Instant::now() + Duration::from_secs(1);
+            }
+        }
+    }
+
+    /// The log's head of a second ago lies ahead: the road lost something, or another consumer is
+    /// the active one.
+    async fn catch_up(&self, state: &mut State) -> Result<(), Interruption> {
+        let head = self.heads.a_second_ago(self.log, self.source.partition);
+        let latest = self.heads.latest(self.log, self.source.partition);
+        let lag = (latest.0 + 1 - state.next.0).max(0);
+        metrics::gauge!(
+            "adjutant_group_lag_entries", "group" => self.source.group.to_string(),
+            "partition" => self.source.partition.to_string()
+        )
+        .set(lag as f64);
+        if state.next <= head {
+            self.apply_log(state, head).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies the log from the next offset up to `to`.
+    async fn apply_log(&self, state: &mut State, to: Offset) -> Result<(), Interruption> {
+        while state.next <= to {
+            let left = usize::try_from(to.0 - state.next.0 + 1).unwrap_or(usize::MAX);
+            let limit = left.min(self.parts.settings.max_entries);
+            let entries = self.read_log(state.next, limit).await?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let hole =
+                entries.iter().zip(0..).find(|(entry, i)| entry.offset() != state.next.plus(*i));
+            if let Some((entry, _)) = hole {
+                // Law 4 says that this cannot be; going on would skip an entry for ever.
+                tracing::error!(source = %self.source, next = %state.next, found = %entry.offset(), "the log has a hole");
+                metrics::counter!("adjutant_log_holes_total").increment(1);
+                self.wait(Duration::from_secs(5)).await?;
+                return Ok(());
+            }
+            self.finish(state, entries, EntrySource::Log).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_log(&self, from: Offset, limit: usize) -> Result<Vec<Entry>, Interruption> {
+        let mut delays = RetryPolicy::forever().start();
+        loop {
+            match self.parts.store.read_log(self.log, self.source.partition, from, limit).await {
+                Ok(entries) => return Ok(entries),
+                Err(error) => {
+                    tracing::warn!(source = %self.source, %error, "the log cannot be read; trying again");
+                    self.wait(delays.next_delay().unwrap_or(QUIET)).await?;
+                }
+            }
+        }
+    }
+
+    /// Takes this delivery and those that wait behind it as one run.
+    async fn apply_deliveries(
+        &self,
+        state: &mut State,
+        first: Delivery,
+    ) -> Result<(), Interruption> {
+        let ours = self.parts.store.identity().log_id;
+        let mut run = Vec::new();
+        let mut last_tag = None;
+        let mut next = Some(first);
+        let mut interrupted = None;
+        while let Some(delivery) = next.take() {
+            let expected = state.next.plus(run.len());
+            match look_at(&delivery, self.log, ours, expected) {
+                Arrival::Duplicate => self.count_duplicate(),
+                Arrival::Foreign { log_id, reason } => {
+                    self.warn_foreign(log_id, &reason);
+                    self.record_foreign(log_id, &reason).await;
+                }
+                Arrival::Entries(entries) => {
+                    let first = entries.first().map_or(expected, Entry::offset);
+                    if first > expected {
+                        // Finish what is in hand, then read the hole from the log.
+                        self.finish_and_ack(state, std::mem::take(&mut run), last_tag.take())
+                            .await?;
+                        self.apply_log(state, Offset(first.0 - 1)).await?;
+                        if state.next != first {
+                            // The hole is not in the log (yet): take the delivery up again later.
+                            return Err(Interruption::Road(BrokerError::Unavailable(format!(
+                                "offset {first} arrived, but the log ends before it"
+                            ))));
+                        }
+                    }
+                    run.extend(entries);
+                }
+            }
+            last_tag = Some(delivery.tag);
+            if run.len() < self.parts.settings.max_entries
+                && let Some(consumer) = &mut state.consumer
+            {
+                match consumer.next().now_or_never() {
+                    Some(Ok(delivery)) => next = Some(delivery),
+                    Some(Err(error)) => interrupted = Some(error),
+                    None => {}
+                }
+            }
+        }
+        self.finish_and_ack(state, run, last_tag).await?;
+        interrupted.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    async fn finish_and_ack(
+        &self,
+        state: &mut State,
+        run: Vec<Entry>,
+        tag: Option<u64>,
+    ) -> Result<(), Interruption> {
+        if !run.is_empty() {
+            self.finish(state, run, EntrySource::Broker).await?;
+        }
+        if let (Some(tag), Some(consumer)) = (tag, &mut state.consumer) {
+            consumer.ack_through(tag).await?;
+        }
+        Ok(())
+    }
+
+    /// Has a run finished by the handler; returns when the checkpoint stands behind it.
+    async fn finish(
+        &self,
+        state: &mut State,
+        entries: Vec<Entry>,
+        source: EntrySource,
+    ) -> Result<(), Interruption> {
+        let count = entries.len();
+        let started = Instant::now();
+        let run = HandlerRun {
+            partition: self.source.partition,
+            checkpoint: Offset(state.next.0 - 1),
+            entries,
+        };
+        match self.combiner.finish(run).await {
+            None => return Err(Interruption::Stopped),
+            Some(RunEnd::Done) => {}
+            Some(RunEnd::Fenced) => return Err(Interruption::Moved),
+            Some(RunEnd::NotInLog) => return Err(Interruption::NotInLog),
+            Some(RunEnd::Failed(error)) => {
+                let delay = state.failures.next_delay().unwrap_or(QUIET);
+                self.report_failure(&error, delay);
+                self.wait(delay).await?;
+                // Part of the run may have been finished before the entry that failed.
+                return Err(Interruption::Moved);
+            }
+        }
+        state.failures = self.parts.settings.failure_retry.start();
+        state.next = state.next.plus(count);
+        self.counts.add(source, count as u64);
+        let group = self.source.group.to_string();
+        let source = match source {
+            EntrySource::Broker => "broker",
+            EntrySource::Log => "log",
+        };
+        metrics::counter!("adjutant_group_entries_total", "group" => group.clone(), "source" => source)
+            .increment(count as u64);
+        metrics::histogram!("adjutant_group_run_seconds", "group" => group.clone())
+            .record(started.elapsed().as_secs_f64());
+        metrics::histogram!("adjutant_group_run_entries", "group" => group).record(count as f64);
+        Ok(())
+    }
+
+    fn report_failure(&self, error: &StoreError, delay: Duration) {
+        tracing::error!(source = %self.source, %error, ?delay, "the group cannot go on; trying again");
+        metrics::counter!("adjutant_group_failures_total", "group" => self.source.group.to_string())
+            .increment(1);
+    }
+
+    async fn next_after_checkpoint(&self) -> Option<Offset> {
+        let mut delays = RetryPolicy::forever().start();
+        loop {
+            match self.parts.store.checkpoints(&self.source.group).await {
+                Ok(checkpoints) => {
+                    let reached = checkpoints.get(self.source.partition.index()).copied();
+                    return Some(reached.unwrap_or_default().next());
+                }
+                Err(error) => {
+                    tracing::warn!(source = %self.source, %error, "the checkpoint cannot be read; trying again");
+                    self.wait(delays.next_delay().unwrap_or(QUIET)).await.ok()?;
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, delay: Duration) -> Result<(), Interruption> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Interruption::Stopped),
+            () = sleep(delay) => Ok(()),
+        }
+    }
+
+    fn count_duplicate(&self) {
+        metrics::counter!("adjutant_duplicate_messages_total", "group" => self.source.group.to_string())
+            .increment(1);
+    }
+
+    fn warn_foreign(&self, log_id: Option<LogId>, reason: &str) {
+        let log_id = log_id.map(|id| id.to_string()).unwrap_or_default();
+        tracing::warn!(source = %self.source, log_id, "a message is not applied: {reason}");
+        metrics::counter!("adjutant_foreign_messages_total", "group" => self.source.group.to_string())
+            .increment(1);
+    }
+
+    async fn record_foreign(&self, log_id: Option<LogId>, reason: &str) {
+        let message = ForeignMessage {
+            group: self.source.group.clone(),
+            partition: self.source.partition,
+            log_id,
+            reason: reason.to_owned(),
+            count: 1,
+        };
+        if let Err(error) = self.parts.store.record_foreign(&[message]).await {
+            tracing::warn!(%error, "a foreign message could not be recorded; it is counted in the metrics");
+        }
+    }
+}
+
+struct State {
+    next: Offset,
+    consumer: Option<Box<dyn Consumer>>,
+    reopen_at: Instant,
+    /// The waits after runs that failed one after another.
+    failures: Retries,
+}
+
+async fn next_delivery(consumer: &mut Option<Box<dyn Consumer>>) -> Result<Delivery, BrokerError> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
