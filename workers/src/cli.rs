@@ -22,6 +22,9 @@ pub enum Command {
     Serve(ServeArgs),
     /// Run the database migrations that are missing.
     Migrate(ConfigArgs),
+    /// After a restore from a backup, with every process stopped: give the log a new name, so that
+    /// messages of the time before are never applied.
+    NewLogId(ConfigArgs),
     /// Print the default configuration with its comments, or the one in effect.
     Config(ShowConfigArgs),
     /// Send commands through the service's HTTP API, show every stage, and audit the result.

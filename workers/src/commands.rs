@@ -16,6 +16,7 @@ pub async fn run(command: Command) -> ExitCode {
     let done = match command {
         Command::Serve(args) => serve(args).await,
         Command::Migrate(args) => migrate(args).await,
+        Command::NewLogId(args) => new_log_id(args).await,
         Command::Config(args) => show_config(args),
         Command::Verify(args) => audit(args).await,
         Command::Demo(_) | Command::Bench(_) => Err("not wired yet".into()),
@@ -43,6 +44,12 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
 async fn migrate(args: ConfigArgs) -> Result<ExitCode, Failure> {
     let config = begin(args.load())?;
     println!("{}", run::migrate(&config).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn new_log_id(args: ConfigArgs) -> Result<ExitCode, Failure> {
+    let config = begin(args.load())?;
+    println!("{}", run::new_log_id(&config).await?);
     Ok(ExitCode::SUCCESS)
 }
 

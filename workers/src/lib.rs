@@ -8,4 +8,6 @@ pub mod commands;
 pub mod config;
 pub mod log;
 pub mod run;
+mod settings;
+mod tokens;
 pub mod verify;

@@ -34,8 +34,6 @@ pub struct BrokerConfig {
     pub queue_length: u32,
     /// How many messages a consumer may have unacknowledged.
     pub prefetch: u16,
-    /// AMQP heartbeat, in seconds.
-    pub heartbeat_s: u16,
     /// Whether commands are taken from `{prefix}.intake`.
     pub intake: bool,
 }
@@ -132,8 +130,6 @@ pub enum LogFormat {
 pub struct WorkerConfig {
     /// The most entries of one transaction.
     pub batch: usize,
-    /// The most bytes of one read of a log.
-    pub read_bytes: usize,
     /// The most memory of the aggregate cache, in bytes.
     pub cache_bytes: u64,
     /// A snapshot every so many events (0: never).
