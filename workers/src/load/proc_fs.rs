@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn a_process_is_read_whatever_its_name() {
-        let text = "42 (odd) name)) S 7 42 42 0 -1 4194304 1 2 3 4 150 50 10 20 20 0 1 0 99";
+        let text = "42 (odd) name)) S 7 42 42 0 -1 4194304 1 2 3 4 150 50 10 15 20 0 1 0 99";
         let stat = parse_stat(text).unwrap();
         assert_eq!((stat.command.as_str(), stat.parent), ("odd) name)", 7));
-        assert_eq!((stat.own, stat.ended_children), (2.0, 0.3));
+        assert_eq!((stat.own, stat.ended_children), (2.0, 0.25));
     }
 
     #[test]
