@@ -1,7 +1,18 @@
 //! A running process: the roles it has, wired together, from start to a clean stop.
 
 mod declare;
+#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
+mod gauges;
+#[cfg(feature = "http")]
+mod reports;
+#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
+mod server;
 mod workers;
+
+#[cfg(feature = "http")]
+pub use reports::OwnershipByHash;
+#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
+pub use server::{Server, ServerError, ServerSettings, serve, stop_signal};
 
 use std::{
     sync::{

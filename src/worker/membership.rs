@@ -55,6 +55,20 @@ pub fn owner<'a>(
     members.into_iter().max_by_key(|member| (score(member), member.id)).map(|member| member.id)
 }
 
+/// The members that can own partitions of a group.
+pub fn able_members<'a>(
+    members: impl IntoIterator<Item = &'a Member>,
+    group: &GroupName,
+) -> Vec<&'a Member> {
+    let role =
+        if *group == GroupName::commands() { Role::CommandWorker } else { Role::ProjectionWorker };
+    members
+        .into_iter()
+        .filter(|member| !member.draining)
+        .filter(|member| member.roles.contains(&role) && member.groups.contains(group))
+        .collect()
+}
+
 /// A running membership.
 pub struct Membership {
     ownership: watch::Receiver<Ownership>,
@@ -190,34 +204,26 @@ impl Joined {
         if self.beat.draining {
             return Ownership::default();
         }
-        let live: Vec<&Member> = members.iter().filter(|member| !member.draining).collect();
-        let mine = |role: Role, group: &str, any_group: Option<&GroupName>| {
-            let able: Vec<&Member> = live
-                .iter()
-                .copied()
-                .filter(|member| member.roles.contains(&role))
-                .filter(|member| any_group.is_none_or(|group| member.groups.contains(group)))
-                .collect();
+        let mine = |able: &[&Member], name: &str| -> Vec<Partition> {
             let all = self.parts.store.identity().partitions.all();
-            all.filter(|partition| {
-                owner(able.iter().copied(), group, *partition) == Some(self.parts.id)
-            })
-            .collect::<Vec<_>>()
-        };
-        let groups = self.parts.groups.iter().map(|group| {
-            let role = if *group == GroupName::commands() {
-                Role::CommandWorker
-            } else {
-                Role::ProjectionWorker
+            let is_mine = |partition: &Partition| {
+                owner(able.iter().copied(), name, *partition) == Some(self.parts.id)
             };
-            (group.clone(), mine(role, group.as_str(), Some(group)))
-        });
+            all.filter(is_mine).collect()
+        };
+        let groups = self
+            .parts
+            .groups
+            .iter()
+            .map(|group| (group.clone(), mine(&able_members(members, group), group.as_str())));
+        let relays: Vec<&Member> = members
+            .iter()
+            .filter(|member| !member.draining && member.roles.contains(&Role::Relay))
+            .collect();
         Ownership {
             groups: groups.collect(),
-            relay: mine(Role::Relay, "relay", None),
-            relay_elsewhere: live
-                .iter()
-                .any(|member| member.id != self.parts.id && member.roles.contains(&Role::Relay)),
+            relay: mine(&relays, "relay"),
+            relay_elsewhere: relays.iter().any(|member| member.id != self.parts.id),
         }
     }
 }

@@ -16,6 +16,8 @@ pub use combine::{GroupHandler, HandlerRun};
 pub use command::CommandHandler;
 pub use group::{GroupParts, GroupSettings, run_group};
 pub use heads::HeadWatch;
-pub use membership::{Membership, MembershipParts, MembershipSettings, Ownership, owner};
+pub use membership::{
+    Membership, MembershipParts, MembershipSettings, Ownership, able_members, owner,
+};
 pub use projection::ProjectionHandler;
 pub use stats::{EntrySource, EntryStats};

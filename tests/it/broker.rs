@@ -500,3 +500,51 @@ async fn a_rejected_message_ends_in_the_dead_letter_queue_of_its_group() {
     })
     .await;
 }
+
+/// Raises a memory alarm, which stops every publisher of the broker, so it needs one of its own:
+/// `ADJUTANT_RABBITMQCTL="scripts/rabbitmq4 ctl"` beside `AMQP_URL`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a broker of its own, see above"]
+async fn a_blocked_publisher_waits_no_longer_than_the_confirm_timeout_and_recovers() {
+    async fn watermark(value: &str) {
+        let command = std::env::var("ADJUTANT_RABBITMQCTL").unwrap();
+        let line = format!("{command} set_vm_memory_high_watermark {value}");
+        let status = tokio::process::Command::new("sh").args(["-c", &line]).status().await.unwrap();
+        assert!(status.success());
+    }
+    let road = Road::new();
+    let mut settings = road.settings();
+    settings.confirm_timeout = Duration::from_secs(1);
+    let broker = road.broker_with(settings);
+    broker.declare(&road.groups).await.unwrap();
+    let publisher = broker.publisher().await.unwrap();
+    publish(&*publisher, message(1, Route::Commands(P0))).await;
+
+    watermark("0").await;
+    let asked = tokio::time::Instant::now();
+    let mut errors = Vec::new();
+    for id in 2..=20 {
+        match publisher.publish(message(id, Route::Commands(P0))).await {
+            Ok(pending) => errors.push(pending),
+            Err(error) => errors.push(async { Err(error) }.boxed()),
+        }
+    }
+    for answer in join_all(errors).await {
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    drop(publisher);
+    let error = broker.publisher().await.err().unwrap().to_string();
+    assert!(error.contains("blocks publishers"), "{error}");
+    broker.check().await.unwrap();
+
+    watermark("0.6").await;
+    let publisher = eventually("a publisher", async || broker.publisher().await.ok()).await;
+    publish(&*publisher, message(21, Route::Commands(P0))).await;
+    let mut consumer = broker.consume(&commands(P0), 100).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&21) {
+        seen.push(next(&mut consumer).await.log.unwrap().first_offset.0);
+    }
+    assert!(seen.is_sorted(), "what was under way arrives late, but in order: {seen:?}");
+}

@@ -1,7 +1,9 @@
 //! The library's behaviour on real services, a module each.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod amqp_intake;
 mod broker;
+mod faults;
 mod main_path;
 mod store_laws;
 mod support;

@@ -1,1 +1,191 @@
-//! The HTTP API.
+//! The HTTP API. Each file answers one group of paths; [`Ingress::start`] puts them together.
+
+mod access;
+mod batch;
+mod body;
+mod commands;
+mod headers;
+mod metrics;
+mod openapi;
+mod operations;
+mod params;
+mod rate;
+mod reports;
+mod resource;
+mod respond;
+mod routes;
+mod streams;
+mod submit;
+mod types;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
+use self::{access::Access, body::BodyMemory, metrics::HttpMetrics};
+use super::{GroupCommit, IngressSettings, OutcomeWatcher, PositionWatcher, Validator};
+use crate::{
+    domain::{Registry, Service},
+    http_server::{self, ServerLimits},
+    message::PartitionCount,
+    observe::{Health, MetricsHandle, names},
+    signals::Signals,
+    store::Store,
+};
+
+/// What the API is made of.
+pub struct IngressParts {
+    /// The types it accepts and the views it serves.
+    pub service: Service,
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Hints of this process.
+    pub signals: Signals,
+    /// Where commands are accepted; shared with the AMQP intake.
+    pub commit: GroupCommit,
+    /// What is configured.
+    pub settings: IngressSettings,
+    /// What probes answer.
+    pub health: Arc<Health>,
+    /// What `/metrics` shows.
+    pub metrics: Option<MetricsHandle>,
+    /// What `/v1/cache` shows.
+    pub cache: Option<Arc<dyn CacheReport>>,
+    /// Who owns which partitions, for `/v1/members`.
+    pub ownership: Option<Arc<dyn OwnershipReport>>,
+    /// Stops it: no new connections, requests in flight end, long-polls answer at once.
+    pub shutdown: CancellationToken,
+}
+
+/// Why the API does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It would serve strangers.
+    #[error(
+        "refusing to listen on {listen} without tokens: everyone who reaches it could do everything. \
+         Configure `tokens`, or listen on 127.0.0.1, or set `allow_anonymous = true` if a proxy in \
+         front of it checks callers"
+    )]
+    Exposed {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// Both were configured, and they contradict each other.
+    #[error("`tokens` and `allow_anonymous = true` contradict each other: remove one of them")]
+    TokensAndAnonymous,
+    /// A token cannot be used.
+    #[error("token `{name}`: {reason}")]
+    Token {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// The API.
+#[derive(Debug)]
+pub struct Ingress;
+
+/// The API, running.
+#[derive(Debug)]
+pub struct RunningIngress {
+    /// Where it listens (the port, if 0 was asked for).
+    pub local_addr: SocketAddr,
+    /// Ends when the last connection has ended after `shutdown`.
+    pub join: JoinHandle<()>,
+}
+
+impl Ingress {
+    /// Listens and serves. Must be called within a tokio runtime.
+    pub fn start(parts: IngressParts) -> Result<RunningIngress, StartError> {
+        let access = Access::new(&parts.settings)?;
+        let listen = parts.settings.listen;
+        let failed = |source| StartError::Listen { listen, source };
+        let listener = http_server::bind(listen).map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let limits = ServerLimits {
+            max_connections: parts.settings.max_connections,
+            header_timeout: Duration::from_millis(parts.settings.header_timeout_ms),
+            drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
+            connections_gauge: Some(names::HTTP_CONNECTIONS),
+            on_panic: Some(routes::panicked),
+        };
+        let shutdown = parts.shutdown.clone();
+        let router = routes::router(App(Arc::new(Shared::new(parts, access))));
+        let join = tokio::spawn(http_server::serve(listener, router, limits, shutdown));
+        tracing::info!(%local_addr, "the API listens");
+        Ok(RunningIngress { local_addr, join })
+    }
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct App(Arc<Shared>);
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+struct Shared {
+    registry: Arc<Registry>,
+    validator: Validator,
+    store: Arc<dyn Store>,
+    partitions: PartitionCount,
+    commit: GroupCommit,
+    outcomes: OutcomeWatcher,
+    positions: PositionWatcher,
+    access: Access,
+    bodies: BodyMemory,
+    health: Arc<Health>,
+    recorder: Option<MetricsHandle>,
+    metrics: HttpMetrics,
+    cache: Option<Arc<dyn CacheReport>>,
+    ownership: Option<Arc<dyn OwnershipReport>>,
+    contract: Bytes,
+    settings: IngressSettings,
+}
+
+impl Shared {
+    fn new(parts: IngressParts, access: Access) -> Self {
+        let IngressParts { store, signals, settings, shutdown, .. } = parts;
+        let registry = parts.service.registry().clone();
+        let max = settings.max_waiters;
+        Self {
+            validator: Validator::new(registry.clone()),
+            registry,
+            partitions: store.identity().partitions,
+            commit: parts.commit,
+            outcomes: OutcomeWatcher::start(store.clone(), signals.clone(), max, shutdown.clone()),
+            positions: PositionWatcher::start(store.clone(), signals, max, shutdown),
+            store,
+            access,
+            bodies: BodyMemory::new(settings.body_memory_bytes),
+            health: parts.health,
+            recorder: parts.metrics,
+            metrics: HttpMetrics::new(),
+            cache: parts.cache,
+            ownership: parts.ownership,
+            contract: openapi::contract().into(),
+            settings,
+        }
+    }
+}

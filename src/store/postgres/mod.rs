@@ -92,6 +92,18 @@ impl PostgresStore {
         Ok(vec![hot, read])
     }
 
+    /// The age of the oldest snapshot that keeps dead rows from being removed, in seconds (0: there
+    /// is none). A pinned one makes queue tables slow; watch it.
+    pub async fn oldest_snapshot_age(&self) -> Result<f64, StoreError> {
+        sqlx::query_scalar(
+            "SELECT COALESCE(max(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)), 0)::float8
+               FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()",
+        )
+        .fetch_one(&self.read)
+        .await
+        .map_err(errors::read)
+    }
+
     async fn hot(&self) -> Result<deadpool_postgres::Object, StoreError> {
         self.hot.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }

@@ -1,0 +1,114 @@
+//! The contract, generated from the code.
+
+#![allow(dead_code)] // the shapes below exist to be described
+
+use utoipa::{
+    Modify, OpenApi, ToSchema,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
+
+/// A command as it is sent.
+#[derive(ToSchema)]
+pub(super) struct CommandDraft {
+    /// Chosen by the caller, or made here (UUIDv7): the idempotency key.
+    id: Option<uuid::Uuid>,
+    /// The wire name.
+    #[schema(example = "account.deposit")]
+    r#type: String,
+    /// `{aggregate type}/{aggregate id}`.
+    #[schema(example = "account/acc-42", pattern = "^[a-z][a-z0-9_]*/[A-Za-z0-9._~:-]{1,128}$")]
+    stream: String,
+    /// As the type's JSON Schema says (`GET /v1/types/{type}`).
+    payload: serde_json::Value,
+    /// `queued`; `immediate` is not available in this release.
+    #[schema(pattern = "^queued$")]
+    lane: Option<String>,
+    /// Reject the command if the stream is not at this version.
+    #[schema(minimum = 0)]
+    expected_version: Option<i64>,
+    /// Do not start it before.
+    not_before: Option<time::OffsetDateTime>,
+    metadata: Option<MetadataDraft>,
+}
+
+/// Who asks, and on which trail.
+#[derive(ToSchema)]
+#[schema(as = Metadata)]
+struct MetadataDraft {
+    #[schema(min_length = 1, max_length = 255)]
+    correlation_id: Option<String>,
+    #[schema(min_length = 1, max_length = 255)]
+    causation_id: Option<String>,
+    #[schema(min_length = 1, max_length = 255)]
+    actor: Option<String>,
+    /// W3C Trace Context.
+    traceparent: Option<String>,
+}
+
+/// Why a request was refused (RFC 9457).
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    /// `urn:adjutant:problem:{code}`.
+    r#type: String,
+    title: String,
+    status: u16,
+    /// Stable, for programs.
+    code: String,
+    /// For people.
+    detail: String,
+    /// Every place that is wrong.
+    errors: Option<Vec<PlaceBody>>,
+    /// The command it is about.
+    id: Option<uuid::Uuid>,
+}
+
+/// A place that is wrong.
+#[derive(ToSchema)]
+#[schema(as = ProblemPlace)]
+struct PlaceBody {
+    /// JSON pointer (RFC 6901) into the request.
+    pointer: String,
+    /// Which rule.
+    rule: String,
+    /// For people.
+    message: String,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Adjutant",
+        description = "Commands in, events out, exactly once.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    paths(
+        super::submit::submit, super::batch::submit_batch,
+        super::commands::one, super::commands::list,
+        super::views::one, super::views::page, super::streams::events,
+        super::types::list, super::types::one,
+        super::operations::members, super::operations::projections, super::operations::cache,
+    ),
+    tags(
+        (name = "commands", description = "Role `submit`"),
+        (name = "queries", description = "Role `read`"),
+        (name = "operations", description = "Role `operate`"),
+    ),
+    modifiers(&BearerTokens),
+)]
+struct Contract;
+
+struct BearerTokens;
+
+impl Modify for BearerTokens {
+    fn modify(&self, contract: &mut utoipa::openapi::OpenApi) {
+        let components = contract.components.get_or_insert_default();
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        components.add_security_scheme("bearer", scheme);
+    }
+}
+
+/// The contract in JSON.
+pub(super) fn contract() -> String {
+    Contract::openapi().to_json().unwrap_or_default()
+}

@@ -1,0 +1,139 @@
+//! The command resource: what is known of a command.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::respond::{self, raw_option};
+use crate::{
+    message::{CommandId, Failure, Outcome, Position, RawJson, Timestamp, Version},
+    store::{CommandRecord, CommandStatus},
+};
+
+/// A command and how far it is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Command)]
+pub(super) struct CommandResource<'a> {
+    #[schema(value_type = uuid::Uuid)]
+    id: CommandId,
+    /// The wire name.
+    #[serde(rename = "type")]
+    command_type: &'a str,
+    stream: &'a str,
+    lane: &'static str,
+    /// `scheduled`, `accepted`, `succeeded`, `rejected`, `dead` or `cancelled`; later releases add
+    /// `waiting` and `retrying`.
+    status: &'static str,
+    /// How often it was tried.
+    attempts: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    accepted_at: Timestamp,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    completed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeResource<'a>>,
+}
+
+/// How a command ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Outcome)]
+struct OutcomeResource<'a> {
+    /// Where its events stand: `partition:offset`.
+    #[schema(value_type = Vec<String>)]
+    positions: &'a [Position],
+    /// The stream's version afterwards.
+    #[schema(value_type = i64)]
+    version: Version,
+    /// What the aggregate answered.
+    #[serde(serialize_with = "raw_option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    reply: Option<&'a RawJson>,
+    /// Why it did not succeed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<FailureResource>)]
+    error: Option<&'a Failure>,
+}
+
+/// Why a command did not succeed.
+#[derive(ToSchema)]
+#[schema(as = Failure)]
+#[allow(dead_code)] // describes `Failure` to the contract
+struct FailureResource {
+    /// A stable code.
+    code: String,
+    /// For people.
+    message: String,
+}
+
+/// What a resource is made of while its command may not be read back.
+pub(super) struct Known<'a> {
+    pub(super) id: CommandId,
+    pub(super) command_type: &'a str,
+    pub(super) stream: &'a str,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) accepted_at: Timestamp,
+}
+
+impl<'a> CommandResource<'a> {
+    /// Of a command that was accepted just now, with its outcome if that is known already.
+    pub(super) fn of_known(known: &Known<'a>, outcome: Option<&'a Outcome>) -> Self {
+        let scheduled = known.not_before.is_some_and(|due| due > known.accepted_at);
+        let status = match outcome {
+            Some(outcome) => CommandStatus::Ended(outcome.status),
+            None if scheduled => CommandStatus::Scheduled,
+            None => CommandStatus::Accepted,
+        };
+        Self {
+            id: known.id,
+            command_type: known.command_type,
+            stream: known.stream,
+            lane: "queued",
+            status: status.as_str(),
+            attempts: outcome.map_or(0, |outcome| outcome.attempts),
+            accepted_at: known.accepted_at,
+            completed_at: outcome.map(|outcome| outcome.completed_at),
+            outcome: outcome.map(|outcome| OutcomeResource {
+                positions: &outcome.positions,
+                version: outcome.version,
+                reply: outcome.reply.as_ref(),
+                error: outcome.error.as_ref(),
+            }),
+        }
+    }
+
+    /// Of a command as the store has it.
+    pub(super) fn of(record: &'a CommandRecord) -> Self {
+        let known = Known {
+            id: record.id,
+            command_type: &record.command_type,
+            stream: record.stream.as_str(),
+            not_before: record.not_before,
+            accepted_at: record.accepted_at,
+        };
+        let lane = match record.lane {
+            crate::message::Lane::Queued => "queued",
+            crate::message::Lane::Immediate => "immediate",
+        };
+        let status = record.status().as_str();
+        Self { lane, status, ..Self::of_known(&known, record.outcome.as_ref()) }
+    }
+
+    /// The answer to a submission: 200 with an outcome, else 202.
+    pub(super) fn submitted(&self, replay: bool) -> Response {
+        let status = if self.outcome.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        let mut response = respond::json(status, self);
+        let headers = response.headers_mut();
+        if let Ok(location) = HeaderValue::try_from(format!("/v1/commands/{}", self.id)) {
+            headers.insert(header::LOCATION, location);
+        }
+        if replay {
+            headers.insert("idempotent-replay", HeaderValue::from_static("true"));
+        }
+        response
+    }
+}

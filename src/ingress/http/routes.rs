@@ -1,0 +1,86 @@
+//! Which path is answered by what.
+
+use axum::{
+    Router,
+    extract::State,
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+
+use super::{
+    App,
+    access::{Allowed, ToOperate},
+    batch, commands, operations, respond, streams, submit, types, views,
+};
+use crate::{
+    ingress::{Problem, ProblemCode},
+    observe::admin::{self, Observed},
+};
+
+/// The whole API.
+pub(super) fn router(app: App) -> Router {
+    let observed = Observed { health: app.health.clone(), metrics: app.recorder.clone() };
+    let api = Router::new()
+        .route("/v1/commands", post(submit::submit).get(commands::list))
+        .route("/v1/commands/batch", post(batch::submit_batch))
+        .route("/v1/commands/{id}", get(commands::one).delete(not_available))
+        .route("/v1/views/{view}", get(views::page))
+        .route("/v1/views/{view}/{*key}", get(views::one))
+        .route("/v1/streams/{type}/{id}", get(streams::events))
+        .route("/v1/types", get(types::list))
+        .route("/v1/types/{type}", get(types::one))
+        .route("/v1/members", get(operations::members))
+        .route("/v1/projections", get(operations::projections))
+        .route("/v1/cache", get(operations::cache))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(contract));
+    promised(api)
+        .with_state(app)
+        .merge(admin::probes().with_state(observed))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+/// Paths of the contract that a later release answers.
+fn promised(api: Router<App>) -> Router<App> {
+    [
+        "/v1/commands/{id}/watch",
+        "/v1/commands/cancel",
+        "/v1/commands/types/{type}/{action}",
+        "/v1/dead-letters",
+        "/v1/dead-letters/{*rest}",
+        "/v1/projections/{name}/{action}",
+        "/v1/sagas",
+        "/v1/sagas/{*rest}",
+    ]
+    .into_iter()
+    .fold(api, |api, path| api.route(path, any(not_available)))
+}
+
+async fn not_available(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} {} is not available in this release", uri.path());
+    Problem { status: 404, ..Problem::new(ProblemCode::NotAvailable, detail) }
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(ProblemCode::NotFound, format!("there is nothing at {}", uri.path()))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not allowed at {}", uri.path());
+    Problem::new(ProblemCode::MethodNotAllowed, detail)
+}
+
+async fn metrics(_: Allowed<ToOperate>, State(app): State<App>) -> Response {
+    admin::metrics_response(app.recorder.as_ref())
+}
+
+async fn contract(State(app): State<App>) -> Response {
+    respond::with_type(StatusCode::OK, "application/json", app.contract.clone())
+}
+
+/// What is answered when a handler panicked.
+pub(super) fn panicked() -> Response {
+    Problem::new(ProblemCode::Internal, "a bug in this service; its log says more").into_response()
+}

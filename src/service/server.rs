@@ -1,0 +1,315 @@
+//! The whole service in one call: database, broker, roles, HTTP and AMQP intake, admin server. What
+//! `bank serve` and `examples/minimal.rs` start.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError, groups_of};
+use crate::{
+    broker::{
+        Broker,
+        rabbitmq::{InvalidRabbitSettings, RabbitBroker, RabbitSettings},
+    },
+    domain::Service,
+    execute::RetryPolicy,
+    ingress::{
+        GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
+        http::{Ingress, IngressParts, StartError as IngressStartError},
+    },
+    message::PartitionCount,
+    observe::{BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics},
+    store::{
+        Role, Store, StoreError,
+        postgres::{MigrateError, PostgresSettings, PostgresStore, migrate},
+    },
+};
+
+/// Everything that is configured of a process.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// What it does.
+    pub roles: Vec<Role>,
+    /// The database.
+    pub database: PostgresSettings,
+    /// Whether migrations that are missing are applied at start.
+    pub migrate_at_start: bool,
+    /// How many partitions a database gets that is not initialised yet.
+    pub partitions: Option<PartitionCount>,
+    /// How long the start waits for a database that does not answer.
+    pub database_patience: Duration,
+    /// The broker.
+    pub broker: RabbitSettings,
+    /// Whether commands are taken from `{prefix}.intake`, too (role ingress).
+    pub amqp_intake: bool,
+    /// Executor, relay, partition loops, membership.
+    pub process: ProcessSettings,
+    /// The HTTP API (role ingress).
+    pub ingress: IngressSettings,
+    /// Where probes and metrics are served; `None`: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+}
+
+impl ServerSettings {
+    /// The defaults: all roles, the API on 127.0.0.1:8080, the admin server on 127.0.0.1:9090.
+    pub fn new(database_url: impl Into<String>, amqp_url: impl Into<String>) -> Self {
+        Self {
+            roles: Role::ALL.to_vec(),
+            database: PostgresSettings::new(database_url),
+            migrate_at_start: true,
+            partitions: None,
+            database_patience: Duration::from_mins(1),
+            broker: RabbitSettings::new(amqp_url),
+            amqp_intake: true,
+            process: ProcessSettings::default(),
+            ingress: IngressSettings::default(),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+        }
+    }
+}
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The database cannot be set up.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The database does not fit or does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker's settings are not valid.
+    #[error(transparent)]
+    Broker(#[from] InvalidRabbitSettings),
+    /// A role does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The API does not start.
+    #[error(transparent)]
+    Ingress(#[from] IngressStartError),
+    /// Metrics cannot be recorded.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The admin server cannot listen.
+    #[error("cannot listen on {listen} for probes and metrics: {source}")]
+    Admin {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A URL is missing from the environment.
+    #[error("{0} is not set; it must say where {1} is, for example {2}")]
+    MissingUrl(&'static str, &'static str, &'static str),
+    /// The process cannot hear signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// A running service.
+pub struct Server {
+    process: Process,
+    intake: Intake,
+    health: Arc<Health>,
+    admin: Option<(SocketAddr, JoinHandle<()>)>,
+    rest: CancellationToken,
+}
+
+/// The parts of the role ingress, if it is among the roles.
+#[derive(Default)]
+struct Intake {
+    api: Option<SocketAddr>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts the service; returns when it serves. A database that does not answer is waited for
+    /// within `database_patience`; a broker that does not answer, in the background.
+    pub async fn start(service: Service, settings: ServerSettings) -> Result<Self, ServerError> {
+        let metrics = install_metrics()?;
+        let rest = CancellationToken::new();
+        let store = connect(&settings).await?;
+        let partitions = store.identity().partitions;
+        let rabbit = RabbitBroker::new(settings.broker.clone(), partitions)?;
+        let broker: Arc<dyn Broker> = Arc::new(rabbit.clone());
+        // A broker that is away does not make this process less ready: intake goes on without it.
+        let health =
+            Health::new().require(StoreCheck(store.clone())).show(BrokerCheck(broker.clone()));
+        let health = Arc::new(health);
+        let admin = start_admin(&settings, &health, &metrics, &rest)?;
+        let process = Process::start(ProcessParts {
+            service: service.clone(),
+            store: store.clone(),
+            broker: broker.clone(),
+            roles: settings.roles.clone(),
+            name: process_name(),
+            settings: settings.process.clone(),
+        })
+        .await?;
+        super::gauges::start(&process, &rabbit, groups_of(&service), &store, rest.clone());
+        let intake = if settings.roles.contains(&Role::Ingress) {
+            let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
+            start_intake(&settings, parts, &process)?
+        } else {
+            Intake::default()
+        };
+        health.mark_started();
+        Ok(Self { process, intake, health, admin, rest })
+    }
+
+    /// Where the API listens, if this process has the role ingress.
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.intake.api
+    }
+
+    /// Where probes and metrics are served.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(address, _)| *address)
+    }
+
+    /// The roles at work.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Stops: intake first, then the roles (what is in hand is finished, partitions are handed
+    /// over, confirmations are awaited), the admin server last. Takes at most about `within`.
+    pub async fn stop(self, within: Duration) {
+        let deadline = tokio::time::Instant::now() + within;
+        self.health.mark_stopping();
+        self.intake.stop.cancel();
+        super::end_all("part of the intake", self.intake.tasks, deadline).await;
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        self.process.stop(left.max(Duration::from_secs(1))).await;
+        self.rest.cancel();
+        if let Some((_, admin)) = self.admin {
+            super::end_all("part of the admin server", vec![admin], deadline).await;
+        }
+    }
+}
+
+/// Runs a service with all roles until SIGTERM or SIGINT. `ADJUTANT_DATABASE_URL` and
+/// `ADJUTANT_AMQP_URL` say where PostgreSQL and RabbitMQ are; everything else is as
+/// [`ServerSettings::new`] has it.
+pub async fn serve(service: Service) -> Result<(), ServerError> {
+    let url = |name, what, example| {
+        std::env::var(name).map_err(|_| ServerError::MissingUrl(name, what, example))
+    };
+    let database =
+        url("ADJUTANT_DATABASE_URL", "PostgreSQL", "postgres://root@127.0.0.1:5432/test")?;
+    let amqp = url("ADJUTANT_AMQP_URL", "RabbitMQ", "amqp://guest:guest@127.0.0.1:5672")?;
+    let server = Server::start(service, ServerSettings::new(database, amqp)).await?;
+    stop_signal().await.map_err(ServerError::Signals)?;
+    server.stop(Duration::from_secs(9)).await;
+    Ok(())
+}
+
+/// Ends when the process is told to stop, and says by which signal.
+pub async fn stop_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+async fn connect(settings: &ServerSettings) -> Result<Arc<PostgresStore>, ServerError> {
+    let mut delays = RetryPolicy::within(settings.database_patience).start();
+    loop {
+        let error = match try_connect(settings).await {
+            Ok(store) => return Ok(store),
+            Err(
+                error @ (ServerError::Migrate(MigrateError::Connect(_))
+                | ServerError::Store(StoreError::Unavailable(_) | StoreError::Transient(_))),
+            ) => error,
+            Err(error) => return Err(error),
+        };
+        let Some(delay) = delays.next_delay() else { return Err(error) };
+        tracing::warn!(%error, "the database is not there yet");
+        tokio::time::sleep(delay).await;
+    }
+}
+
+async fn try_connect(settings: &ServerSettings) -> Result<Arc<PostgresStore>, ServerError> {
+    if settings.migrate_at_start {
+        let migrated = migrate(&settings.database.url, settings.partitions).await?;
+        tracing::debug!(version = migrated.version, "the schema is up to date");
+    }
+    Ok(Arc::new(PostgresStore::connect(settings.database.clone()).await?))
+}
+
+fn start_admin(
+    settings: &ServerSettings,
+    health: &Arc<Health>,
+    metrics: &crate::observe::MetricsHandle,
+    stop: &CancellationToken,
+) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ServerError> {
+    let Some(listen) = settings.admin_listen else { return Ok(None) };
+    let observed = admin::Observed { health: health.clone(), metrics: Some(metrics.clone()) };
+    let running = admin::start(listen, observed, stop.clone());
+    let running = running.map_err(|source| ServerError::Admin { listen, source })?;
+    Ok(Some((running.local_addr, running.join)))
+}
+
+struct IntakeParts {
+    service: Service,
+    store: Arc<PostgresStore>,
+    broker: Arc<dyn Broker>,
+    health: Arc<Health>,
+    metrics: crate::observe::MetricsHandle,
+}
+
+fn start_intake(
+    settings: &ServerSettings,
+    parts: IntakeParts,
+    process: &Process,
+) -> Result<Intake, ServerError> {
+    let stop = CancellationToken::new();
+    let store: Arc<dyn Store> = parts.store.clone();
+    let outbox = OutboxLimit::watch(store.clone(), settings.ingress.outbox_limit, stop.clone());
+    let (commit, committing) = GroupCommit::start(
+        store.clone(),
+        process.signals().clone(),
+        outbox,
+        &settings.ingress.commit,
+    );
+    let validator = Validator::new(parts.service.registry().clone());
+    let api = Ingress::start(IngressParts {
+        service: parts.service.clone(),
+        store: store.clone(),
+        signals: process.signals().clone(),
+        commit: commit.clone(),
+        settings: settings.ingress.clone(),
+        health: parts.health,
+        metrics: Some(parts.metrics),
+        cache: Some(Arc::new(process.executor().cache().clone())),
+        ownership: Some(Arc::new(OwnershipByHash::new(
+            store.identity().partitions,
+            groups_of(&parts.service),
+        ))),
+        shutdown: stop.clone(),
+    })?;
+    let mut tasks = vec![api.join];
+    if settings.amqp_intake {
+        tasks.push(tokio::spawn(amqp::run(amqp::AmqpIntakeParts {
+            broker: parts.broker,
+            store,
+            validator,
+            commit,
+            max_body_bytes: settings.ingress.max_command_bytes,
+            stop: stop.clone(),
+        })));
+    }
+    tasks.push(committing);
+    Ok(Intake { api: Some(api.local_addr), stop, tasks })
+}
+
+/// `host/pid`, for people.
+fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}/{}", if host.is_empty() { "localhost" } else { host }, std::process::id())
+}

@@ -1,0 +1,275 @@
+//! Commands that come by AMQP.
+
+use std::{sync::Arc, time::Duration};
+
+use adjutant::{
+    broker::Broker,
+    ingress::{CommitSettings, GroupCommit, OutboxLimit, Validator, amqp},
+    message::CommandId,
+    service::Process,
+    store::{Role, Store},
+};
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
+    domain, eventually,
+    process::{ALL, Site},
+    proxy::Proxy,
+    rabbit, soon,
+};
+
+/// An intake beside a process, stopped when dropped.
+struct RunningIntake {
+    stop: CancellationToken,
+}
+
+impl Drop for RunningIntake {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn start_intake(site: &Site, process: &Process, broker: Arc<dyn Broker>) -> RunningIntake {
+    let store: Arc<dyn Store> = site.store.clone();
+    let (commit, _task) = GroupCommit::start(
+        store.clone(),
+        process.signals().clone(),
+        OutboxLimit::default(),
+        &CommitSettings::default(),
+    );
+    let stop = CancellationToken::new();
+    tokio::spawn(amqp::run(amqp::AmqpIntakeParts {
+        broker,
+        store,
+        validator: Validator::new(domain::service().registry().clone()),
+        commit,
+        max_body_bytes: 256 * 1024,
+        stop: stop.clone(),
+    }));
+    RunningIntake { stop }
+}
+
+async fn send(channel: &Channel, queue: &str, properties: BasicProperties, body: &[u8]) {
+    channel
+        .basic_publish("".into(), queue.into(), BasicPublishOptions::default(), body, properties)
+        .await
+        .expect("publish")
+        .await
+        .expect("confirm");
+}
+
+fn properties(id: CommandId, content_type: &str) -> BasicProperties {
+    BasicProperties::default()
+        .with_message_id(id.to_string().into())
+        .with_content_type(content_type.into())
+}
+
+fn deposit(amount: i64) -> Value {
+    json!({ "type": "counter.add", "stream": "counter/a", "payload": { "amount": amount } })
+}
+
+async fn next_from(channel: &Channel, queue: &str) -> Delivery {
+    let options = BasicConsumeOptions::default();
+    let mut consumer = channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await
+        .expect("consume");
+    let delivery = soon("a message", consumer.next()).await.expect("open").expect("delivery");
+    delivery.ack(BasicAckOptions::default()).await.expect("ack");
+    delivery
+}
+
+fn header(delivery: &Delivery, name: &str) -> String {
+    let headers = delivery.properties.headers().clone().unwrap_or_default();
+    let value =
+        headers.inner().get(name).and_then(|value| value.as_long_string().map(ToString::to_string));
+    value.unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_a_command_and_its_outcome_is_answered() {
+    let site = Site::new().await;
+    let process = site.start(&ALL).await;
+    let _intake = start_intake(&site, &process, Arc::new(site.road.broker()));
+    let (_connection, channel) = rabbit::raw().await;
+    let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let replies =
+        channel.queue_declare("".into(), options, FieldTable::default()).await.expect("declare");
+    let replies = replies.name().to_string();
+    let intake = site.road.name("intake");
+
+    let (json_id, msgpack_id) = (CommandId::generate(), CommandId::generate());
+    let ask = properties(json_id, "application/json")
+        .with_reply_to(replies.as_str().into())
+        .with_correlation_id("42".into());
+    send(&channel, &intake, ask.clone(), deposit(5).to_string().as_bytes()).await;
+    let answer = next_from(&channel, &replies).await;
+    assert_eq!(
+        answer.properties.correlation_id().as_ref().map(ToString::to_string),
+        Some("42".into())
+    );
+    let body: Value = serde_json::from_slice(&answer.data).expect("JSON");
+    assert_eq!(body["id"], json_id.to_string());
+    assert_eq!(body["status"], "succeeded");
+    assert_eq!(body["outcome"]["version"], 1);
+    assert_eq!(body["outcome"]["reply"], 5);
+    assert_eq!(body["outcome"]["positions"].as_array().map(Vec::len), Some(1));
+
+    // The same message again (its sender never saw the acknowledgement), and one in MessagePack.
+    send(&channel, &intake, ask, deposit(5).to_string().as_bytes()).await;
+    let packed = rmp_serde::to_vec_named(&deposit(7)).expect("MessagePack");
+    send(&channel, &intake, properties(msgpack_id, "application/msgpack"), &packed).await;
+    site.until_ended(&[json_id, msgpack_id]).await;
+    site.until_applied().await;
+    site.assert_lawful().await;
+    let pool = site.database.pool().await;
+    let sum: i64 =
+        sqlx::query_scalar("SELECT sum((data->>'amount')::bigint)::bigint FROM adjutant.events")
+            .fetch_one(&pool)
+            .await
+            .expect("sum");
+    assert_eq!(sum, 12);
+    process.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_accepted_goes_to_the_dead_letter_queue_with_its_reason() {
+    let site = Site::new().await;
+    let process = site.start(&ALL).await;
+    let _intake = start_intake(&site, &process, Arc::new(site.road.broker()));
+    let (_connection, channel) = rabbit::raw().await;
+    let intake = site.road.name("intake");
+    let id = CommandId::generate();
+    let good = deposit(1).to_string();
+    let cases: Vec<(BasicProperties, Vec<u8>, &str)> = vec![
+        (properties(CommandId::generate(), "application/json"), b"{".to_vec(), "malformed_json"),
+        (properties(CommandId::generate(), "application/json"), vec![0xff, 0xfe], "malformed_json"),
+        (
+            properties(CommandId::generate(), "text/plain"),
+            good.clone().into(),
+            "unsupported_media_type",
+        ),
+        (properties(CommandId::generate(), "application/msgpack"), vec![0xc1], "malformed_json"),
+        (BasicProperties::default(), good.clone().into(), "invalid_header"),
+        (
+            properties(CommandId::generate(), "application/json"),
+            deposit(0).to_string().into(),
+            "rule_violation",
+        ),
+        (
+            properties(CommandId::generate(), "application/json"),
+            json!({ "type": "counter.no", "stream": "counter/a", "payload": {} })
+                .to_string()
+                .into(),
+            "unknown_command_type",
+        ),
+        (properties(CommandId::generate(), "application/json"), vec![b' '; 300_000], "too_large"),
+    ];
+    for (properties, body, reason) in cases {
+        send(&channel, &intake, properties, &body).await;
+        let dead = next_from(&channel, &site.road.name("intake.dlq")).await;
+        assert_eq!(header(&dead, "adjutant-reason"), reason);
+        assert_eq!(dead.data, body, "{reason}");
+    }
+    // An id that is taken by another command.
+    send(&channel, &intake, properties(id, "application/json"), deposit(1).to_string().as_bytes())
+        .await;
+    site.until_ended(&[id]).await;
+    send(&channel, &intake, properties(id, "application/json"), deposit(2).to_string().as_bytes())
+        .await;
+    let dead = next_from(&channel, &site.road.name("intake.dlq")).await;
+    assert_eq!(header(&dead, "adjutant-reason"), "id_conflict");
+    let pool = site.database.pool().await;
+    let commands: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.commands")
+        .fetch_one(&pool)
+        .await
+        .expect("count");
+    assert_eq!(commands, 1, "nothing else was accepted");
+    process.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_whose_queue_is_gone_is_dropped_and_holds_nothing_up() {
+    let site = Site::new().await;
+    let process = site.start(&ALL).await;
+    let _intake = start_intake(&site, &process, Arc::new(site.road.broker()));
+    let (_connection, channel) = rabbit::raw().await;
+    let intake = site.road.name("intake");
+    let (first, second) = (CommandId::generate(), CommandId::generate());
+    let ask = properties(first, "application/json").with_reply_to("nobody-reads-here".into());
+    send(&channel, &intake, ask, deposit(1).to_string().as_bytes()).await;
+    send(
+        &channel,
+        &intake,
+        properties(second, "application/json"),
+        deposit(1).to_string().as_bytes(),
+    )
+    .await;
+    site.until_ended(&[first, second]).await;
+    site.until_applied().await;
+    let pool = site.database.pool().await;
+    eventually("the outbox is empty", async || {
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.outbox")
+            .fetch_one(&pool)
+            .await
+            .ok()?;
+        (rows == 0).then_some(())
+    })
+    .await;
+    process.stop(Duration::from_secs(10)).await;
+}
+
+/// Law 2. What carries no log entry has only the outbox: its row stays until the broker confirmed
+/// it. Broken by a relay that deletes rows when it has sent them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_is_deleted_only_when_the_broker_has_confirmed_it() {
+    let site = Site::new().await;
+    let proxy = Proxy::to(rabbit::amqp_address()).await;
+    let mut settings = site.road.settings();
+    settings.url = rabbit::amqp_url_through(proxy.address());
+    settings.confirm_timeout = Duration::from_secs(2);
+    let broker: Arc<dyn Broker> = Arc::new(site.road.broker_with(settings));
+    let relay = site.start_with(&[Role::Relay], broker).await;
+    let (_connection, channel) = rabbit::raw().await;
+    let queue = site.road.name("intake.dlq");
+    let pool = site.database.pool().await;
+    let rows = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM adjutant.outbox")
+            .fetch_one(&pool)
+            .await
+            .expect("count")
+    };
+    let reject = |text: &'static str| adjutant::store::RejectedMessage {
+        body: text.into(),
+        content_type: "text/plain".into(),
+        headers: vec![("adjutant-reason".into(), text.into())],
+    };
+    use adjutant::store::Intake;
+    site.store.reject_messages(vec![reject("before")]).await.expect("reject");
+    relay.signals().outbox_written();
+    assert_eq!(header(&next_from(&channel, &queue).await, "adjutant-reason"), "before");
+    eventually("deleted", async || (rows().await == 0).then_some(())).await;
+
+    proxy.pause(); // sent, and never confirmed
+    site.store.reject_messages(vec![reject("during")]).await.expect("reject");
+    relay.signals().outbox_written();
+    // Longer than the confirm timeout and the deletion's delay together.
+    let until = tokio::time::Instant::now() + Duration::from_secs(4);
+    while tokio::time::Instant::now() < until {
+        assert_eq!(rows().await, 1, "deleted without a confirmation");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    proxy.drop_connections();
+    proxy.resume();
+    assert_eq!(header(&next_from(&channel, &queue).await, "adjutant-reason"), "during");
+    eventually("deleted", async || (rows().await == 0).then_some(())).await;
+    relay.stop(Duration::from_secs(10)).await;
+}

@@ -1,0 +1,11 @@
+//! The bank: Adjutant's reference service. Its domain is in [`accounts`]; the rest runs it, drives
+//! it, measures it and audits it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod accounts;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod log;
+pub mod run;
+pub mod verify;
