@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -23,9 +24,6 @@ use crate::{
     },
 };
 
-/// After how long a command that cannot be executed here comes back, in milliseconds.
-const SET_ASIDE_MS: i64 = 5_000;
-
 /// What is known before deciding.
 pub(super) struct Known<'a> {
     /// The registered types.
@@ -36,6 +34,8 @@ pub(super) struct Known<'a> {
     pub(super) now: Timestamp,
     /// How many events there are between two snapshots.
     pub(super) snapshot_every: i64,
+    /// After how long a command that cannot be executed here comes back.
+    pub(super) set_aside: Duration,
     /// Commands that have an outcome already.
     pub(super) ended: &'a [CommandId],
     /// A command that is known to be unstorable, and why.
@@ -274,7 +274,7 @@ impl Batch<'_> {
         self.commit.set_aside.push(SetAside {
             command_id: place.command.id,
             partition: place.partition,
-            delay_ms: SET_ASIDE_MS,
+            delay_ms: i64::try_from(self.known.set_aside.as_millis()).unwrap_or(i64::MAX),
             reason,
         });
     }

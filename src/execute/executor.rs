@@ -23,11 +23,17 @@ pub struct ExecutorSettings {
     pub snapshot_every: i64,
     /// The most bytes of aggregates held in memory.
     pub cache_bytes: u64,
+    /// After how long a command that no worker here can execute comes back.
+    pub set_aside: Duration,
 }
 
 impl Default for ExecutorSettings {
     fn default() -> Self {
-        Self { snapshot_every: 100, cache_bytes: 32 * 1024 * 1024 }
+        Self {
+            snapshot_every: 100,
+            cache_bytes: 32 * 1024 * 1024,
+            set_aside: Duration::from_secs(5),
+        }
     }
 }
 
@@ -218,6 +224,7 @@ impl Executor {
             group: &self.group,
             now: self.clock.now(),
             snapshot_every: self.settings.snapshot_every,
+            set_aside: self.settings.set_aside,
             ended,
             unstorable,
         };

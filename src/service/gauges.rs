@@ -5,11 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::Process;
-use crate::{
-    broker::rabbitmq::RabbitBroker,
-    message::GroupName,
-    store::{Store, postgres::PostgresStore},
-};
+use crate::{broker::rabbitmq::RabbitBroker, message::GroupName, store::postgres::PostgresStore};
 
 /// How often they are read.
 const EVERY: Duration = Duration::from_secs(10);
@@ -38,7 +34,7 @@ pub(super) fn start(
             match store.oldest_snapshot_age().await {
                 Ok(seconds) => metrics::gauge!("adjutant_oldest_snapshot_seconds").set(seconds),
                 Err(error) => {
-                    tracing::debug!(%error, "the age of the oldest snapshot is not known")
+                    tracing::debug!(%error, "the age of the oldest snapshot is not known");
                 }
             }
             match broker.queue_depths(&groups).await {

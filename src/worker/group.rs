@@ -23,6 +23,8 @@ pub struct GroupSettings {
     pub prefetch: u16,
     /// How many entries go into one run, and about as many into one transaction.
     pub max_entries: usize,
+    /// After how long without a delivery the log's head is looked at.
+    pub quiet: Duration,
     /// How often a run that failed is tried again.
     pub failure_retry: RetryPolicy,
 }
@@ -32,6 +34,7 @@ impl Default for GroupSettings {
         Self {
             prefetch: 64,
             max_entries: 512,
+            quiet: Duration::from_secs(1),
             failure_retry: RetryPolicy {
                 initial: Duration::from_secs(1),
                 max_interval: Duration::from_secs(30),

@@ -20,9 +20,6 @@ use crate::{
     store::{Entry, ForeignMessage, LogKind, StoreError},
 };
 
-/// After how long without a delivery the log's head is looked at.
-const QUIET: Duration = Duration::from_secs(1);
-
 pub(super) struct PartitionLoop {
     pub(super) source: GroupPartition,
     pub(super) log: LogKind,
@@ -95,13 +92,13 @@ impl PartitionLoop {
 
     /// Applies what comes until something interrupts it.
     async fn follow(&self, state: &mut State) -> Interruption {
-        let mut look_at_head = Instant::now() + QUIET;
+        let mut look_at_head = Instant::now() + self.parts.settings.quiet;
         loop {
             let step = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Interruption::Stopped,
                 delivery = next_delivery(&mut state.consumer) => {
-                    look_at_head = Instant::now() + QUIET;
+                    look_at_head = Instant::now() + self.parts.settings.quiet;
                     match delivery {
                         Ok(delivery) => self.apply_deliveries(state, delivery).await,
                         Err(error) => Err(error.into()),
@@ -112,7 +109,7 @@ impl PartitionLoop {
                     Ok(())
                 }
                 () = sleep_until(look_at_head) => {
-                    look_at_head = Instant::now() + QUIET;
+                    look_at_head = Instant::now() + self.parts.settings.quiet;
                     self.catch_up(state).await
                 }
             };
@@ -179,7 +176,7 @@ impl PartitionLoop {
                 Ok(entries) => return Ok(entries),
                 Err(error) => {
                     tracing::warn!(source = %self.source, %error, "the log cannot be read; trying again");
-                    self.wait(delays.next_delay().unwrap_or(QUIET)).await?;
+                    self.wait(delays.next_delay().unwrap_or(self.parts.settings.quiet)).await?;
                 }
             }
         }
@@ -271,7 +268,7 @@ impl PartitionLoop {
             Some(RunEnd::Fenced) => return Err(Interruption::Moved),
             Some(RunEnd::NotInLog) => return Err(Interruption::NotInLog),
             Some(RunEnd::Failed(error)) => {
-                let delay = state.failures.next_delay().unwrap_or(QUIET);
+                let delay = state.failures.next_delay().unwrap_or(self.parts.settings.quiet);
                 self.report_failure(&error, delay);
                 self.wait(delay).await?;
                 // Part of the run may have been finished before the entry that failed.
@@ -310,7 +307,9 @@ impl PartitionLoop {
                 }
                 Err(error) => {
                     tracing::warn!(source = %self.source, %error, "the checkpoint cannot be read; trying again");
-                    self.wait(delays.next_delay().unwrap_or(QUIET)).await.ok()?;
+                    self.wait(delays.next_delay().unwrap_or(self.parts.settings.quiet))
+                        .await
+                        .ok()?;
                 }
             }
         }

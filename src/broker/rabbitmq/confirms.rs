@@ -9,10 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use lapin::{
-    Confirmation as Confirm, ConnectionStatus, message::BasicReturnMessage,
-    options::BasicPublishOptions,
-};
+use lapin::{Confirmation as Confirm, message::BasicReturnMessage, options::BasicPublishOptions};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, Sleep},
@@ -41,7 +38,6 @@ struct Waiter {
 
 pub(super) struct Task {
     channel: OwnChannel,
-    connection: ConnectionStatus,
     endpoint: Arc<Endpoint>,
     confirm_timeout: Duration,
     sent: u64,
@@ -54,13 +50,11 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         channel: OwnChannel,
-        connection: ConnectionStatus,
         endpoint: Arc<Endpoint>,
         confirm_timeout: Duration,
     ) -> Self {
         Self {
             channel,
-            connection,
             endpoint,
             confirm_timeout,
             sent: 0,
@@ -105,7 +99,7 @@ impl Task {
             match tokio::time::timeout(LINGER, self.in_flight.next()).await {
                 Ok(Some(answer)) => self.record(answer),
                 // A blocked connection wakes up some day and then sends all of it.
-                Err(_) if self.connection.blocked() => {}
+                Err(_) if self.channel.connection().blocked() => {}
                 Ok(None) | Err(_) => break,
             }
             self.settle();

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::{Channel, Connection, Event};
+use lapin::{Channel, Connection, ConnectionStatus, Event};
 use tokio::{sync::Mutex, time::Instant};
 use tracing::{info, warn};
 
@@ -87,7 +87,7 @@ impl Link {
             return Err(BrokerError::Unavailable(text));
         }
         match self.within(connection.create_channel()).await {
-            Ok(channel) => Ok(OwnChannel(channel)),
+            Ok(channel) => Ok(OwnChannel { channel, connection: connection.status().clone() }),
             Err(error) => {
                 self.discard(&connection).await;
                 Err(error)
@@ -175,19 +175,29 @@ fn watch(connection: &Connection, purpose: &'static str, endpoint: Arc<Endpoint>
 /// It is closed here, and at once, because what lapin does by itself on drop would cancel the
 /// consumer first (its successor then sees the unacknowledged messages out of order), and would
 /// tear the whole connection down if the channel were closed by the broker at the same time.
-pub(super) struct OwnChannel(Channel);
+pub(super) struct OwnChannel {
+    channel: Channel,
+    connection: ConnectionStatus,
+}
+
+impl OwnChannel {
+    /// The state of the connection that the channel is on.
+    pub(super) fn connection(&self) -> &ConnectionStatus {
+        &self.connection
+    }
+}
 
 impl std::ops::Deref for OwnChannel {
     type Target = Channel;
 
     fn deref(&self) -> &Channel {
-        &self.0
+        &self.channel
     }
 }
 
 impl Drop for OwnChannel {
     fn drop(&mut self) {
         // The first poll marks the channel as closing and queues the frame; nobody needs the answer.
-        let _ = self.0.close(200, "OK".into()).now_or_never();
+        let _ = self.channel.close(200, "OK".into()).now_or_never();
     }
 }

@@ -122,12 +122,10 @@ impl Broker for RabbitBroker {
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
         let link = &self.inner.publishing;
-        let connection = link.connection().await?;
         let channel = link.channel().await?;
         link.within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Box::new(RabbitPublisher::start(
             channel,
-            connection.status().clone(),
             self.inner.names.clone(),
             Arc::clone(link.endpoint()),
             self.inner.settings.confirm_timeout,

@@ -54,18 +54,13 @@ impl RabbitPublisher {
     /// Takes over a channel in confirm mode.
     pub(super) fn start(
         channel: OwnChannel,
-        connection: ConnectionStatus,
         names: Names,
         endpoint: Arc<Endpoint>,
         confirm_timeout: Duration,
     ) -> Self {
+        let connection = channel.connection().clone();
         let (outgoing, incoming) = mpsc::channel(HAND_OVER);
-        let task = confirms::Task::new(
-            channel,
-            connection.clone(),
-            Arc::clone(&endpoint),
-            confirm_timeout,
-        );
+        let task = confirms::Task::new(channel, Arc::clone(&endpoint), confirm_timeout);
         tokio::spawn(task.run(incoming));
         Self { names, endpoint, connection, outgoing }
     }

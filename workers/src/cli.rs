@@ -1,0 +1,240 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config, ConfigError, Settings};
+
+/// The bank: Adjutant's reference service.
+#[derive(Debug, Parser)]
+#[command(name = "bank", version, about, long_about = None)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service, or some of its roles, until SIGTERM or SIGINT.
+    Serve(ServeArgs),
+    /// Run the database migrations that are missing.
+    Migrate(ConfigArgs),
+    /// After a restore from a backup, with every process stopped: give the log a new name, so that
+    /// messages of the time before are never applied.
+    NewLogId(ConfigArgs),
+    /// Print the default configuration with its comments, or the one in effect.
+    Config(ShowConfigArgs),
+    /// Send commands through the service's HTTP API, show every stage, and audit the result.
+    Demo(DemoArgs),
+    /// Measure the service on this machine. Prints figures; asserts nothing.
+    Bench(BenchArgs),
+    /// Audit a database: outcomes, logs, views. Knows nothing of the run that filled it.
+    Verify(VerifyArgs),
+}
+
+/// Where settings come from, besides the environment (ADJUTANT_…).
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// A configuration file (TOML; `bank config` prints one with every setting).
+    #[arg(long, value_name = "FILE", env = "ADJUTANT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where PostgreSQL is (postgres://…); also ADJUTANT_DATABASE_URL.
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Where RabbitMQ is (amqp://…); also ADJUTANT_AMQP_URL.
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
+    /// Logs for people (text) or for programs (json).
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Which log events: error, warn, info, debug, trace, also by module.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Any setting, by name: --set server.max_outbox_rows=50000 (may be repeated).
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `bank serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A role: ingress, relay, command-worker, projection-worker or all (may be repeated, or
+    /// separated by commas).
+    #[arg(long, value_name = "ROLE")]
+    pub role: Vec<String>,
+    /// Where the HTTP API listens (role ingress).
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where probes and metrics are served.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// `bank config`
+#[derive(Debug, Args)]
+pub struct ShowConfigArgs {
+    /// Print the configuration in effect, passwords left out, instead of the default file.
+    #[arg(long)]
+    pub effective: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// `bank demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// How many commands to send.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub commands: u64,
+    /// How many accounts they go to.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub accounts: u32,
+    /// Commands a second; latencies then count from the moment each was due. Without it each
+    /// connection sends as soon as it has its last answer.
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// What the mix of commands is drawn from: the same seed, the same commands.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many connections send.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
+    /// Send batches of this many commands, instead of one command a request.
+    #[arg(long, value_name = "LINES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub batch: u32,
+    /// Drive the service that runs there (http://host:port), instead of running every role here.
+    #[arg(long, value_name = "URL")]
+    pub api: Option<String>,
+    /// The bearer token for --api.
+    #[arg(long, env = "ADJUTANT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Write what was answered to each command: NDJSON for `bank verify --answers`.
+    #[arg(long, value_name = "FILE")]
+    pub answers_out: Option<PathBuf>,
+    /// Give up when nothing has moved for this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub patience: u64,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// `bank bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure; without any, everything.
+    #[arg(value_enum)]
+    pub scenarios: Vec<Scenario>,
+    /// How long each load lasts, in seconds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// What the mix of commands is drawn from.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// What `bank bench` can measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Accepting: 64 connections, one command a request; only the role ingress runs.
+    Intake,
+    /// Accepting: batches of 500; only the role ingress runs.
+    IntakeBatch,
+    /// End to end at full load, with memory over time.
+    Sustained,
+    /// Latency at 100 commands a second.
+    Latency,
+    /// One account gets every command.
+    HotStream,
+    /// Two command workers against one.
+    TwoWorkers,
+    /// A transaction that has read stays open for the whole run, against none.
+    PinnedSnapshot,
+}
+
+/// `bank verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A client's record of answers (NDJSON of {"id", "code"}): each 202 must have its outcome.
+    #[arg(long, value_name = "FILE")]
+    pub answers: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("must be a number above 0".into()),
+    }
+}
+
+impl ConfigArgs {
+    fn flags(&self) -> Result<Settings, ConfigError> {
+        let mut flags = Settings::default();
+        for pair in &self.set {
+            flags.set_pair(pair)?;
+        }
+        flags
+            .set("database.url", self.database_url.as_deref())
+            .set("broker.url", self.amqp_url.as_deref())
+            .set("log.format", self.log_format.as_deref())
+            .set("log.level", self.log_level.as_deref());
+        Ok(flags)
+    }
+
+    /// The configuration, as `bank migrate` and `bank config` see it.
+    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
+        config::load(&Settings::default(), self.config.as_deref(), std::env::vars(), &self.flags()?)
+    }
+
+    /// The configuration of a command that talks to a person: only warnings are logged, and ports
+    /// are taken where there are some, unless somebody says otherwise.
+    pub(crate) fn load_quietly(&self) -> Result<Config, ConfigError> {
+        let mut base = Settings::default();
+        base.set("log.level", Some("warn"))
+            .set("server.listen", Some("127.0.0.1:0"))
+            .set("admin.listen", Some("127.0.0.1:0"));
+        config::load(&base, self.config.as_deref(), std::env::vars(), &self.flags()?)
+    }
+}
+
+impl ServeArgs {
+    /// The configuration with this command's own flags.
+    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
+        let mut flags = self.config.flags()?;
+        let roles = (!self.role.is_empty()).then(|| self.role.join(","));
+        flags
+            .set("roles", roles)
+            .set("server.listen", self.listen.as_deref())
+            .set("admin.listen", self.admin_listen.as_deref());
+        config::load(&Settings::default(), self.config.config.as_deref(), std::env::vars(), &flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,190 @@
+//! Puts the layers on top of each other and checks the result.
+
+use std::path::{Path, PathBuf};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Format, Serialized, Toml},
+    value::{Dict, Map, Value},
+};
+
+use super::{Config, DEFAULT, environment, known_keys};
+
+/// What is wrong with the configuration, all of it at once.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is not valid:\n  - {}", .0.join("\n  - "))]
+pub struct ConfigError(pub Vec<String>);
+
+/// Settings by name: what the command line says, or what a command wants different by default.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    settings: Vec<(String, Value)>,
+}
+
+impl Settings {
+    /// A setting, as text (a flag of its own).
+    pub fn set(&mut self, key: &str, value: Option<impl Into<String>>) -> &mut Self {
+        if let Some(value) = value {
+            self.settings.push((key.to_owned(), Value::from(value.into())));
+        }
+        self
+    }
+
+    /// A setting written `key=value` (`--set`); numbers, truth values and lists are read as such.
+    pub fn set_pair(&mut self, pair: &str) -> Result<&mut Self, ConfigError> {
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(ConfigError(vec![format!("--set {pair}: write key=value")]));
+        };
+        let parsed = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
+        self.settings.push((key.trim().to_owned(), parsed));
+        Ok(self)
+    }
+}
+
+impl Provider for Settings {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("flags")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut layers = Figment::new();
+        for (key, value) in &self.settings {
+            layers = layers.merge(Serialized::default(key, value));
+        }
+        layers.data()
+    }
+}
+
+/// Reads the configuration: the default file, `base` (where a command's defaults differ), `file`,
+/// the variables (usually [`std::env::vars`]), `flags`.
+pub fn load(
+    base: &Settings,
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    flags: &Settings,
+) -> Result<Config, ConfigError> {
+    let mut errors = Vec::new();
+    let mut layers = Figment::from(Toml::string(DEFAULT)).merge(base);
+    let known = known_keys::names(&tree(&layers).map_err(one)?);
+    let mut unknown = |keys: Vec<String>, place: &str| {
+        errors.extend(keys.iter().filter(|key| !known.contains(*key)).map(|key| {
+            let hint = known_keys::nearest(key, &known);
+            let hint = hint.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+            format!("{place}: there is no setting {key}{hint}")
+        }));
+    };
+
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| one(format!("{}: {error}", path.display())))?;
+        let layer = Figment::from(Toml::string(&text));
+        let tree = tree(&layer).map_err(|error| one(format!("{}: {error}", path.display())))?;
+        unknown(known_keys::names(&tree).into_iter().collect(), &path.display().to_string());
+        layers = layers.merge(NamedFile { path: path.to_owned(), tree });
+    }
+    for variable in environment::settings(variables).map_err(ConfigError)? {
+        let place = format!("environment variable {}", variable.name);
+        unknown(vec![variable.key.clone()], &place);
+        layers = layers.merge(variable);
+    }
+    unknown(flags.settings.iter().map(|(key, _)| key.clone()).collect(), "flags");
+    layers = layers.merge(flags);
+
+    if !errors.is_empty() {
+        return Err(ConfigError(errors));
+    }
+    let config: Config = layers
+        .extract()
+        .map_err(|error| ConfigError(error.into_iter().map(|error| error.to_string()).collect()))?;
+    let errors = config.errors();
+    if errors.is_empty() { Ok(config) } else { Err(ConfigError(errors)) }
+}
+
+fn one(error: String) -> ConfigError {
+    ConfigError(vec![error])
+}
+
+fn tree(layer: &Figment) -> Result<Dict, String> {
+    layer.extract().map_err(|error| error.to_string())
+}
+
+/// A file's settings, with its name for error messages.
+struct NamedFile {
+    path: PathBuf,
+    tree: Dict,
+}
+
+impl Provider for NamedFile {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.path.display().to_string())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.tree.clone()))
+    }
+}
+
+impl Config {
+    /// What is wrong although every value has the right type.
+    fn errors(&self) -> Vec<String> {
+        let positive = [
+            ("database.hot_connections", self.database.hot_connections as u64),
+            ("database.read_connections", u64::from(self.database.read_connections)),
+            ("broker.prefetch", u64::from(self.broker.prefetch)),
+            ("broker.queue_length", u64::from(self.broker.queue_length)),
+            ("server.intake_queue", self.server.intake_queue as u64),
+            ("server.intake_batch", self.server.intake_batch as u64),
+            ("server.intake_flights", self.server.intake_flights as u64),
+            ("server.max_batch_lines", self.server.max_batch_lines as u64),
+            ("server.max_connections", self.server.max_connections as u64),
+            ("worker.batch", self.worker.batch as u64),
+            ("relay.batch", self.relay.batch.max(0).unsigned_abs()),
+            ("relay.in_flight", self.relay.in_flight as u64),
+            ("relay.poll_ms", self.relay.poll_ms),
+            ("membership.heartbeat_ms", self.membership.heartbeat_ms),
+        ];
+        let zero = positive.into_iter().filter(|(_, value)| *value == 0);
+        let mut errors: Vec<String> =
+            zero.map(|(key, _)| format!("{key} must be at least 1")).collect();
+        if !(1..=1024).contains(&self.database.partitions) {
+            errors.push("database.partitions must be 1 to 1024".into());
+        }
+        if self.membership.ttl_ms < 2 * self.membership.heartbeat_ms {
+            errors.push("membership.ttl_ms must be at least twice membership.heartbeat_ms".into());
+        }
+        if !is_prefix(&self.broker.prefix) {
+            errors.push("broker.prefix must be 1 to 64 of [a-z0-9._-]".into());
+        }
+        errors
+    }
+
+    /// Both URLs, or what is missing.
+    pub fn require_urls(&self) -> Result<(), ConfigError> {
+        let missing: Vec<String> =
+            [self.missing_database(), self.missing_broker()].into_iter().flatten().collect();
+        if missing.is_empty() { Ok(()) } else { Err(ConfigError(missing)) }
+    }
+
+    /// The database's URL, or that it is missing.
+    pub fn require_database(&self) -> Result<&str, ConfigError> {
+        self.missing_database()
+            .map_or(Ok(self.database.url.expose()), |missing| Err(ConfigError(vec![missing])))
+    }
+
+    fn missing_database(&self) -> Option<String> {
+        let hint = "database.url is not set: use --database-url or ADJUTANT_DATABASE_URL";
+        self.database.url.is_empty().then(|| hint.to_owned())
+    }
+
+    fn missing_broker(&self) -> Option<String> {
+        let hint = "broker.url is not set: use --amqp-url or ADJUTANT_AMQP_URL";
+        self.broker.url.is_empty().then(|| hint.to_owned())
+    }
+}
+
+fn is_prefix(prefix: &str) -> bool {
+    (1..=64).contains(&prefix.len())
+        && prefix
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+}

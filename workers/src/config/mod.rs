@@ -1,0 +1,52 @@
+//! The configuration: a commented default file, then a file, then the environment, then flags; the
+//! later wins. The default file names every setting, so it is also the list of keys that exist:
+//! any other key is an error.
+
+mod environment;
+mod known_keys;
+mod load;
+mod roles;
+mod secret;
+mod sections;
+
+#[cfg(test)]
+mod tests;
+
+pub use load::{ConfigError, Settings, load};
+pub use roles::Roles;
+pub use secret::SecretUrl;
+pub use sections::{
+    Admin, BrokerConfig, DatabaseConfig, Log, LogFormat, Membership, RelayConfig, Server, Token,
+    TokenRole, WorkerConfig,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The default file, as `bank config` prints it.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// Every setting. What each means stands in `default.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What this process does.
+    pub roles: Roles,
+    /// How long stopping may take, in milliseconds.
+    pub shutdown_ms: u64,
+    /// PostgreSQL.
+    pub database: DatabaseConfig,
+    /// RabbitMQ.
+    pub broker: BrokerConfig,
+    /// The HTTP API.
+    pub server: Server,
+    /// Probes and metrics.
+    pub admin: Admin,
+    /// Logs.
+    pub log: Log,
+    /// Command and projection workers.
+    pub worker: WorkerConfig,
+    /// The relay.
+    pub relay: RelayConfig,
+    /// Heartbeats.
+    pub membership: Membership,
+}

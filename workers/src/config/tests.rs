@@ -1,0 +1,120 @@
+use super::*;
+use adjutant::store::Role::{Ingress, Relay};
+use std::io::Write;
+
+fn with(variables: &[(&str, &str)], flags: &Settings) -> Result<Config, ConfigError> {
+    let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load(&Settings::default(), None, owned, flags)
+}
+
+fn message(result: Result<Config, ConfigError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+/// A file that is gone when dropped.
+struct TemporaryFile(std::path::PathBuf);
+
+impl TemporaryFile {
+    fn containing(text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("bank-{}.toml", uuid::Uuid::now_v7()));
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_default_file_names_every_setting() {
+    let config = with(&[], &Settings::default()).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.roles, Roles::all());
+    assert!(config.require_urls().unwrap_err().to_string().contains("ADJUTANT_AMQP_URL"));
+}
+
+#[test]
+fn the_later_layer_wins() {
+    let file = TemporaryFile::containing("[log]\nlevel = 'warn'\nformat = 'json'\n");
+    let variables = [("ADJUTANT_LOG__LEVEL".to_owned(), "error".to_owned())];
+    let read = |flags: &Settings| {
+        load(&Settings::default(), Some(&file.0), variables.clone(), flags).unwrap().log
+    };
+    assert_eq!(read(&Settings::default()).level, "error");
+    assert_eq!(read(&Settings::default()).format, LogFormat::Json);
+    let mut flags = Settings::default();
+    flags.set("log.level", Some("debug")).set_pair("log.format=text").unwrap();
+    assert_eq!(read(&flags).level, "debug");
+    assert_eq!(read(&flags).format, LogFormat::Text);
+}
+
+#[test]
+fn a_command_may_have_defaults_of_its_own_that_everything_else_overrides() {
+    let mut base = Settings::default();
+    base.set("log.level", Some("warn"));
+    let level = |variables: Vec<(String, String)>| {
+        load(&base, None, variables, &Settings::default()).unwrap().log.level
+    };
+    assert_eq!(level(vec![]), "warn");
+    assert_eq!(level(vec![("ADJUTANT_LOG__LEVEL".into(), "debug".into())]), "debug");
+}
+
+#[test]
+fn urls_come_from_two_variables_and_no_others() {
+    let stray = with(&[("DATABASE_URL", "postgres://stray")], &Settings::default()).unwrap();
+    assert!(stray.database.url.is_empty());
+    let variables = [
+        ("ADJUTANT_DATABASE_URL", "postgres://me:secret@db/bank"),
+        ("ADJUTANT_AMQP_URL", "amqp://mq"),
+    ];
+    let config = with(&variables, &Settings::default()).unwrap();
+    assert_eq!(config.database.url.expose(), "postgres://me:secret@db/bank");
+    assert_eq!(config.broker.url.expose(), "amqp://mq");
+    assert!(config.require_urls().is_ok());
+    assert!(!format!("{config:?}").contains("secret"));
+    let refused = message(with(&[("ADJUTANT_DATABASE__URL", "x")], &Settings::default()));
+    assert!(refused.contains("use ADJUTANT_DATABASE_URL"), "{refused}");
+}
+
+#[test]
+fn unknown_keys_are_errors_that_name_the_key_and_its_place() {
+    let variable = message(with(&[("ADJUTANT_SERVER__LISSEN", "x")], &Settings::default()));
+    assert!(variable.contains("ADJUTANT_SERVER__LISSEN"), "{variable}");
+    assert!(variable.contains("did you mean server.listen?"), "{variable}");
+
+    let file = TemporaryFile::containing("[relay]\ncolour = 3\n[relais]\nbatch = 3\n");
+    let file_error = message(load(&Settings::default(), Some(&file.0), [], &Settings::default()));
+    assert!(file_error.contains("no setting relay.colour"), "{file_error}");
+    assert!(file_error.contains("relais.batch (did you mean relay.batch?)"), "{file_error}");
+
+    let mut flags = Settings::default();
+    flags.set_pair("server=3").unwrap();
+    assert!(message(with(&[], &flags)).contains("no setting server"));
+}
+
+#[test]
+fn a_wrong_value_is_told_with_its_key_and_place() {
+    let wrong = message(with(&[("ADJUTANT_WORKER__BATCH", "many")], &Settings::default()));
+    assert!(wrong.contains("worker.batch"), "{wrong}");
+    assert!(wrong.contains("ADJUTANT_WORKER__BATCH"), "{wrong}");
+    let zero = message(with(&[("ADJUTANT_WORKER__BATCH", "0")], &Settings::default()));
+    assert!(zero.contains("worker.batch must be at least 1"), "{zero}");
+}
+
+#[test]
+fn roles_are_a_word_a_line_or_a_list() {
+    let roles = |text| with(&[("ADJUTANT_ROLES", text)], &Settings::default()).map(|c| c.roles);
+    assert_eq!(roles("relay,ingress").unwrap().as_slice(), [Ingress, Relay]);
+    assert_eq!(roles("[\"relay\"]").unwrap().as_slice(), [Relay]);
+    assert_eq!(roles("all").unwrap(), Roles::all());
+    assert!(roles("chef").unwrap_err().to_string().contains("`chef` is no role"));
+}
+
+#[test]
+fn variables_of_tests_and_other_programs_are_no_settings() {
+    let variables = [("ADJUTANT_TEST_DATABASE_URL", "x"), ("ADJUTANT_CONFIG", "y")];
+    assert!(with(&variables, &Settings::default()).is_ok());
+}

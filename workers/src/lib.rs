@@ -1,0 +1,14 @@
+//! The bank: Adjutant's reference service. Its domain is in [`accounts`]; the rest runs it, drives
+//! it, measures it and audits it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod accounts;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod load;
+pub mod log;
+pub mod run;
+mod settings;
+mod tokens;
+pub mod verify;

@@ -1,0 +1,110 @@
+//! How far the service is, by the ends of the logs and the checkpoints of the groups.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, PgConnection, Row};
+
+use super::LoadError;
+
+/// How often the database is asked.
+const PACE: Duration = Duration::from_millis(25);
+
+/// Sums over all partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermarks {
+    /// Entries of the command logs.
+    pub commands: i64,
+    /// Of those, finished by the executor.
+    pub executed: i64,
+    /// Events.
+    pub events: i64,
+    /// Of those, applied by the view `balances`.
+    pub balances: i64,
+    /// Of those, applied by the view `statements`.
+    pub statements: i64,
+}
+
+impl Watermarks {
+    /// Events that every view shows.
+    pub fn visible(&self) -> i64 {
+        self.balances.min(self.statements)
+    }
+}
+
+/// When a stage came to its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reached {
+    /// Every command was executed.
+    pub completed: Option<Instant>,
+    /// Every event was visible.
+    pub visible: Option<Instant>,
+}
+
+/// Watches the watermarks over a connection of its own, made again when it breaks.
+pub struct Watch {
+    url: String,
+    connection: Option<PgConnection>,
+    patience: Duration,
+}
+
+impl Watch {
+    /// Watches a database; gives up when nothing has moved for `patience`.
+    pub fn new(url: &str, patience: Duration) -> Self {
+        Self { url: url.to_owned(), connection: None, patience }
+    }
+
+    /// Where everything is now.
+    pub async fn look(&mut self) -> sqlx::Result<Watermarks> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => PgConnection::connect(&self.url).await?,
+        };
+        let row =
+            sqlx::query(include_str!("queries/watermarks.sql")).fetch_one(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(Watermarks {
+            commands: row.try_get("commands")?,
+            executed: row.try_get("executed")?,
+            events: row.try_get("events")?,
+            balances: row.try_get("balances")?,
+            statements: row.try_get("statements")?,
+        })
+    }
+
+    /// Waits until everything that was accepted is executed and visible. `all_accepted` says
+    /// whether the last command has been accepted, `show` gets every look.
+    pub async fn until_visible(
+        &mut self,
+        all_accepted: impl Fn() -> bool,
+        mut show: impl FnMut(&Watermarks),
+    ) -> Result<Reached, LoadError> {
+        let (mut reached, mut last) = (Reached::default(), Watermarks::default());
+        let mut moved = Instant::now();
+        loop {
+            // First whether all are accepted: then the look that follows sees their entries.
+            let complete = all_accepted();
+            match self.look().await {
+                Ok(marks) => {
+                    if marks != last {
+                        (last, moved) = (marks, Instant::now());
+                    }
+                    show(&marks);
+                    if complete && marks.executed >= marks.commands {
+                        reached.completed.get_or_insert_with(Instant::now);
+                        if marks.visible() >= marks.events {
+                            reached.visible = Some(Instant::now());
+                            return Ok(reached);
+                        }
+                    }
+                }
+                Err(error) if moved.elapsed() > self.patience => return Err(error.into()),
+                Err(_) => {}
+            }
+            if moved.elapsed() > self.patience {
+                let seconds = self.patience.as_secs();
+                return Err(LoadError::Stuck { seconds, reached: format!("{last:?}") });
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}

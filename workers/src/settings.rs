@@ -1,0 +1,132 @@
+//! The configuration as the library's settings.
+
+use std::time::Duration;
+
+use adjutant::{
+    broker::rabbitmq::RabbitSettings,
+    execute::ExecutorSettings,
+    ingress::{AccessRole, CommitSettings, IngressSettings, TokenSettings},
+    message::PartitionCount,
+    relay::RelaySettings,
+    service::{ProcessSettings, ServerSettings},
+    store::postgres::PostgresSettings,
+    worker::{GroupSettings, MembershipSettings},
+};
+
+use crate::{
+    config::{Config, Token, TokenRole},
+    run::RunError,
+    tokens,
+};
+
+/// Everything that a process is configured with. The URLs must be there.
+pub fn of(config: &Config) -> Result<ServerSettings, RunError> {
+    let partitions = PartitionCount::new(config.database.partitions)
+        .map_err(|error| RunError::Setting(format!("database.partitions: {error}")))?;
+    config.require_urls()?;
+    let defaults = ServerSettings::new(config.database.url.expose(), config.broker.url.expose());
+    Ok(ServerSettings {
+        roles: config.roles.as_slice().to_vec(),
+        database: PostgresSettings {
+            hot_connections: config.database.hot_connections,
+            read_connections: config.database.read_connections,
+            ..defaults.database
+        },
+        migrate_at_start: config.database.migrate_at_start,
+        partitions: Some(partitions),
+        broker: RabbitSettings {
+            prefix: config.broker.prefix.clone(),
+            queue_max_messages: config.broker.queue_length,
+            confirm_timeout: millis(config.relay.confirm_timeout_ms),
+            ..defaults.broker
+        },
+        amqp_intake: config.broker.intake,
+        process: process(config),
+        ingress: ingress(config)?,
+        admin_listen: Some(config.admin.listen),
+        database_patience: defaults.database_patience,
+    })
+}
+
+fn process(config: &Config) -> ProcessSettings {
+    let defaults = ProcessSettings::default();
+    let never = i64::MAX;
+    let snapshot_every = config.worker.snapshot_every;
+    ProcessSettings {
+        executor: ExecutorSettings {
+            snapshot_every: if snapshot_every == 0 { never } else { snapshot_every },
+            cache_bytes: config.worker.cache_bytes,
+            set_aside: Duration::from_millis(config.worker.unknown_type_delay_ms.unsigned_abs()),
+        },
+        relay: RelaySettings {
+            poll: millis(config.relay.poll_ms),
+            page_rows: config.relay.batch,
+            in_flight: config.relay.in_flight,
+            give_up_after: millis(config.relay.stale_ms),
+            delete_within: millis(config.relay.delete_ms),
+            schedule_poll: millis(config.relay.schedule_ms),
+            ..defaults.relay
+        },
+        groups: GroupSettings {
+            prefetch: config.broker.prefetch,
+            max_entries: config.worker.batch,
+            quiet: millis(config.worker.idle_check_ms),
+            ..defaults.groups
+        },
+        membership: MembershipSettings {
+            heartbeat: millis(config.membership.heartbeat_ms),
+            ttl: millis(config.membership.ttl_ms),
+        },
+        ..defaults
+    }
+}
+
+fn ingress(config: &Config) -> Result<IngressSettings, RunError> {
+    let server = &config.server;
+    let mut all = server.tokens.clone();
+    if !server.tokens_file.is_empty() {
+        all.extend(tokens::read(&server.tokens_file)?);
+    }
+    let defaults = IngressSettings::default();
+    Ok(IngressSettings {
+        listen: server.listen,
+        allow_anonymous: server.allow_anonymous,
+        tokens: all.iter().map(token).collect(),
+        max_connections: server.max_connections,
+        header_timeout_ms: server.header_timeout_ms,
+        body_timeout_ms: server.body_timeout_ms,
+        max_command_bytes: server.max_body_bytes,
+        max_batch_lines: server.max_batch_lines,
+        max_batch_bytes: server.max_batch_bytes,
+        outbox_limit: server.max_outbox_rows,
+        member_ttl_ms: config.membership.ttl_ms,
+        commit: CommitSettings {
+            batch_commands: server.intake_batch,
+            in_flight: server.intake_flights,
+            waiting_commands: server.intake_queue,
+            ..defaults.commit
+        },
+        ..defaults
+    })
+}
+
+fn token(token: &Token) -> TokenSettings {
+    TokenSettings {
+        name: token.name.clone(),
+        sha256: token.sha256.clone(),
+        roles: token
+            .roles
+            .iter()
+            .map(|role| match role {
+                TokenRole::Submit => AccessRole::Submit,
+                TokenRole::Read => AccessRole::Read,
+                TokenRole::Operate => AccessRole::Operate,
+            })
+            .collect(),
+        commands_per_second: None,
+    }
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}

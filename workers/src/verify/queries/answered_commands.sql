@@ -1,0 +1,9 @@
+-- Of these ids, the commands that exist, and whether each has ended or its time has not come.
+SELECT c.id,
+       (EXISTS (SELECT 1 FROM adjutant.outcomes o
+                 WHERE o.partition = c.partition AND o.command_id = c.id)
+        OR EXISTS (SELECT 1 FROM adjutant.schedule s
+                    WHERE s.bucket = c.bucket AND s.command_id = c.id
+                      AND s.reason = 'not_before' AND s.due_at > transaction_timestamp())) AS settled
+  FROM unnest($1::smallint[], $2::uuid[]) AS asked(bucket, id)
+  JOIN adjutant.commands c ON c.bucket = asked.bucket AND c.id = asked.id

@@ -1,0 +1,7 @@
+-- Places of the command logs between two entries that are not neighbours (first > last: one offset
+-- twice). Reads the primary key in order.
+SELECT partition, previous + 1 AS first_missing, "offset" - 1 AS last_missing
+  FROM (SELECT partition, "offset",
+               lag("offset", 1, 0::bigint) OVER (PARTITION BY partition ORDER BY "offset") AS previous
+          FROM adjutant.command_log) AS entries
+ WHERE "offset" <> previous + 1

@@ -1,0 +1,2 @@
+-- Where every command is kept.
+SELECT bucket, id, partition, stream FROM adjutant.commands

@@ -1,0 +1,155 @@
+//! `bank verify` finds every kind of damage, and says which kind it is.
+
+use std::fmt::Write as _;
+
+use bank::verify::{Report, verify};
+
+use crate::{database::Database, history::History};
+
+const OUTCOMES: &str = "every_command_one_outcome";
+const VIEWS: &str = "views_equal_fold";
+const HOLES: &str = "no_holes";
+const REJECTED: &str = "rejected_changed_nothing";
+
+/// Drops a constraint, so that what it forbids can be written.
+const NO_OUTCOMES_KEY: &str = "ALTER TABLE adjutant.outcomes DROP CONSTRAINT outcomes_pkey;";
+const NO_EVENTS_KEY: &str = "ALTER TABLE adjutant.events DROP CONSTRAINT events_pkey;";
+
+/// An event of the rejected command number `$nth`, in partition, at offset, with version.
+fn event_of_rejected(partition: &str, offset: &str, version: &str) -> String {
+    format!(
+        "INSERT INTO adjutant.events
+         SELECT {partition}, {offset}, c.stream, {version}, 'account.deposited', 1,
+                '{{\"amount\": 1, \"balance\": 1}}', NULL, c.id, clock_timestamp()
+           FROM adjutant.commands c JOIN adjutant.outcomes o ON o.command_id = c.id
+          WHERE o.status = 2 ORDER BY c.id LIMIT 1"
+    )
+}
+
+const NEXT_OFFSET: &str =
+    "(SELECT max(\"offset\") + 1 FROM adjutant.events e WHERE e.partition = c.partition)";
+const NEXT_VERSION: &str =
+    "(SELECT max(version) + 1 FROM adjutant.events e WHERE e.stream = c.stream)";
+
+fn delete_event(which: &str) -> String {
+    format!(
+        "DELETE FROM adjutant.events WHERE (partition, \"offset\") =
+         (SELECT partition, \"offset\" FROM adjutant.events WHERE {which} LIMIT 1)"
+    )
+}
+
+/// Each damage, and the one check that must fail.
+fn damages() -> Vec<(&'static str, String)> {
+    let head = "\"offset\" = (SELECT max(\"offset\") FROM adjutant.events x WHERE x.partition = events.partition)";
+    let one =
+        "command_id = (SELECT min(command_id::text)::uuid FROM adjutant.outcomes WHERE status = 1)";
+    let double = |partition: &str| {
+        format!(
+            "INSERT INTO adjutant.outcomes SELECT {partition}, command_id, status, first_offset,
+             events, version, reply, error, attempts, completed_at FROM adjutant.outcomes"
+        )
+    };
+    vec![
+        (HOLES, delete_event("stream = 'account/acc-4' AND version = 1")),
+        (HOLES, delete_event("stream = 'account/acc-4' AND version = 3")),
+        (HOLES, delete_event("stream = 'account/z' AND version = 5")),
+        (HOLES, delete_event(head)),
+        (HOLES, delete_event(&format!("{head} AND version = 5"))),
+        (HOLES, "DELETE FROM adjutant.events WHERE stream = 'account/a'".into()),
+        (HOLES, "DELETE FROM adjutant.events".into()),
+        (HOLES, "DELETE FROM adjutant.command_log WHERE \"offset\" = 1".into()),
+        (HOLES, "DELETE FROM adjutant.command_log l WHERE \"offset\" = (SELECT max(\"offset\") FROM adjutant.command_log x WHERE x.partition = l.partition)".into()),
+        (HOLES, "UPDATE adjutant.checkpoints SET reached = reached + 1 WHERE group_name = 'projection.balances' AND partition = (SELECT min(partition) FROM adjutant.checkpoints)".into()),
+        (HOLES, "UPDATE adjutant.checkpoints SET reached = reached + 1 WHERE group_name = 'commands' AND partition = (SELECT min(partition) FROM adjutant.checkpoints)".into()),
+        (HOLES, format!("{NO_EVENTS_KEY} ALTER TABLE adjutant.events DROP CONSTRAINT events_partition_stream_version_key; INSERT INTO adjutant.events SELECT * FROM adjutant.events WHERE stream = 'account/a' AND version = 5")),
+        (OUTCOMES, double("((partition + 1) % 8)") + " WHERE " + one),
+        (OUTCOMES, double("((partition + 3) % 8)") + " WHERE status = 2 LIMIT 1"),
+        (OUTCOMES, double("100") + " WHERE " + one),
+        (OUTCOMES, format!("{NO_OUTCOMES_KEY} {} WHERE {one}", double("partition"))),
+        (OUTCOMES, format!("{NO_OUTCOMES_KEY} {} WHERE status = 2 LIMIT 1", double("partition"))),
+        (OUTCOMES, format!("DELETE FROM adjutant.outcomes WHERE {one}")),
+        (OUTCOMES, "DELETE FROM adjutant.outcomes WHERE status = 2".into()),
+        (OUTCOMES, format!("DELETE FROM adjutant.commands WHERE id = (SELECT command_id FROM adjutant.outcomes WHERE {one})")),
+        (OUTCOMES, format!("UPDATE adjutant.outcomes SET version = version + 1 WHERE {one}")),
+        (OUTCOMES, format!("UPDATE adjutant.outcomes SET first_offset = NULL WHERE {one}")),
+        (OUTCOMES, format!("UPDATE adjutant.outcomes SET events = 0, first_offset = NULL WHERE {one}")),
+        (OUTCOMES, "UPDATE adjutant.outcomes SET events = 2 WHERE first_offset = 1 AND partition = 5".into()),
+        (OUTCOMES, "INSERT INTO adjutant.outcomes VALUES (0, gen_random_uuid(), 2, NULL, 0, 0, NULL, NULL, 1, clock_timestamp())".into()),
+        (OUTCOMES, "UPDATE adjutant.command_log SET command_id = gen_random_uuid() WHERE \"offset\" = 1 AND partition = 5".into()),
+        (OUTCOMES, "INSERT INTO adjutant.events SELECT 5, max(\"offset\") + 1, 'account/acc-42', max(version) + 1, 'account.closed', 1, '{}', NULL, gen_random_uuid(), clock_timestamp() FROM adjutant.events WHERE partition = 5".into()),
+        (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{balance}', '1') WHERE view = 'balances' AND key = 'acc-4-1'".into()),
+        (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{owner}', '\"Eve\"') WHERE view = 'balances' AND key = 'Z'".into()),
+        (VIEWS, "UPDATE adjutant.views SET version = version + 1 WHERE view = 'balances' AND key = 'a'".into()),
+        (VIEWS, "UPDATE adjutant.views SET as_of = '{\"5\": 1}' WHERE view = 'balances' AND key = 'acc-42'".into()),
+        (VIEWS, "UPDATE adjutant.views SET partition = NULL WHERE view = 'balances' AND key = 'acc-42'".into()),
+        (VIEWS, "UPDATE adjutant.views SET value = NULL WHERE view = 'balances' AND key = 'z'".into()),
+        (VIEWS, "UPDATE adjutant.views SET key = 'zz' WHERE view = 'balances' AND key = 'z'".into()),
+        (VIEWS, "DELETE FROM adjutant.views WHERE view = 'balances' AND key = 'a'".into()),
+        (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{amount}', '1') WHERE view = 'statements' AND key = 'acc-4/00000003'".into()),
+        (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{at}', '\"2020-01-01T00:00:00Z\"') WHERE view = 'statements' AND key = 'z/00000002'".into()),
+        (VIEWS, "DELETE FROM adjutant.views WHERE view = 'statements' AND key = 'Z/00000005'".into()),
+        (VIEWS, "INSERT INTO adjutant.views SELECT view, 'acc-4/00000006', partition, version, value, as_of, updated_at FROM adjutant.views WHERE key = 'acc-4/00000005'".into()),
+        (VIEWS, "INSERT INTO adjutant.views SELECT view, 'nobody', partition, version, value, as_of, updated_at FROM adjutant.views WHERE key = 'z'".into()),
+        (VIEWS, "UPDATE adjutant.events SET data = '{\"amount\": 99, \"balance\": 100}' WHERE stream = 'account/z' AND version = 2".into()),
+        (REJECTED, event_of_rejected("c.partition", NEXT_OFFSET, NEXT_VERSION)),
+        (REJECTED, event_of_rejected("c.partition", NEXT_OFFSET, "77")),
+        (REJECTED, event_of_rejected("c.partition", "1000000", NEXT_VERSION)),
+        (REJECTED, event_of_rejected("c.partition", "1000000", "1000000")),
+        (REJECTED, event_of_rejected("((c.partition + 1) % 8)", "1000000", "1")),
+        (REJECTED, event_of_rejected("c.partition", "0", NEXT_VERSION)),
+        (REJECTED, event_of_rejected("c.partition", NEXT_OFFSET, "1").replace("status = 2", "status = 2 AND c.stream = 'account/nobody'").replace("(SELECT max", "(SELECT COALESCE(max").replace("+ 1 FROM", ", 0) + 1 FROM")),
+        (REJECTED, "UPDATE adjutant.outcomes SET events = 1 WHERE status = 2".into()),
+        (REJECTED, format!("UPDATE adjutant.outcomes SET status = 2 WHERE {one}")),
+        (REJECTED, format!("UPDATE adjutant.outcomes SET status = 3 WHERE {one}")),
+    ]
+}
+
+fn failed(report: &Report) -> Vec<&'static str> {
+    report.checks.iter().filter(|check| !check.passed()).map(|check| check.name).collect()
+}
+
+#[tokio::test]
+async fn each_damage_fails_exactly_its_own_check() {
+    let original = Database::migrated().await;
+    History::write(&original).await;
+    let untouched = verify(&original.url(), None).await.unwrap();
+    assert!(untouched.passed(), "{}", untouched.to_text());
+
+    let mut wrong = String::new();
+    for (check, sql) in damages() {
+        let database = original.copy().await;
+        assert!(database.run(&sql).await > 0, "changes nothing: {sql}");
+        let report = verify(&database.url(), None).await.unwrap();
+        if failed(&report) != [check] {
+            writeln!(wrong, "\n{sql}\nshould fail {check} alone:\n{}", report.to_text()).unwrap();
+        }
+        database.drop().await;
+    }
+    original.drop().await;
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_command_that_was_answered_202_must_have_its_outcome() {
+    let database = Database::migrated().await;
+    let ids = History::write(&database).await;
+    let path = std::env::temp_dir().join(format!("answers-{}.ndjson", uuid::Uuid::now_v7()));
+    let answered = |id: &uuid::Uuid, code: u16| format!("{{\"id\":\"{id}\",\"code\":{code}}}\n");
+    let mut record: String = ids.iter().map(|id| answered(id, 202)).collect();
+    record.push_str(&answered(&uuid::Uuid::now_v7(), 503));
+    std::fs::write(&path, &record).unwrap();
+    let honest = verify(&database.url(), Some(&path)).await.unwrap();
+    assert!(honest.passed(), "{}", honest.to_text());
+
+    record.push_str(&answered(&uuid::Uuid::now_v7(), 202));
+    std::fs::write(&path, &record).unwrap();
+    let lost = verify(&database.url(), Some(&path)).await.unwrap();
+    assert_eq!(failed(&lost), [OUTCOMES]);
+    assert!(lost.to_text().contains("was answered 202 and is not there"));
+
+    std::fs::write(&path, "{}\n").unwrap();
+    let unreadable = verify(&database.url(), Some(&path)).await.unwrap_err().to_string();
+    assert!(unreadable.contains("line 1"), "{unreadable}");
+    std::fs::remove_file(&path).unwrap();
+    database.drop().await;
+}
