@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod demo;
 pub mod load;
 pub mod log;
 pub mod run;

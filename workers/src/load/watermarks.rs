@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection, Row};
 
-use super::LoadError;
+use super::{LoadError, WaitFor};
 
 /// How often the database is asked.
 const PACE: Duration = Duration::from_millis(25);
@@ -71,10 +71,11 @@ impl Watch {
         })
     }
 
-    /// Waits until everything that was accepted is executed and visible. `all_accepted` says
-    /// whether the last command has been accepted, `show` gets every look.
-    pub async fn until_visible(
+    /// Waits until all commands are accepted, or until all are executed and visible besides.
+    /// `all_accepted` says whether the last one has been accepted, `show` gets every look.
+    pub async fn until(
         &mut self,
+        what: WaitFor,
         all_accepted: impl Fn() -> bool,
         mut show: impl FnMut(&Watermarks),
     ) -> Result<Reached, LoadError> {
@@ -89,6 +90,9 @@ impl Watch {
                         (last, moved) = (marks, Instant::now());
                     }
                     show(&marks);
+                    if complete && what == WaitFor::Accepted {
+                        return Ok(reached);
+                    }
                     if complete && marks.executed >= marks.commands {
                         reached.completed.get_or_insert_with(Instant::now);
                         if marks.visible() >= marks.events {
