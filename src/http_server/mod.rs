@@ -25,8 +25,10 @@ use tower::Service as _;
 
 /// How many connections may wait in the kernel until they are accepted.
 const BACKLOG: u32 = 4096;
-/// The largest head of a request, and the largest read buffer of a connection, in bytes.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The largest head of a request, in bytes; over it: 431.
+const MAX_HEAD_BYTES: usize = 32 << 10;
+/// The largest read buffer of a connection, in bytes.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// What a client may take.
 #[derive(Clone, Debug)]
@@ -122,7 +124,8 @@ impl Server {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
-            .max_buf_size(MAX_HEAD_BYTES);
+            .max_header_size(MAX_HEAD_BYTES)
+            .max_buf_size(MAX_BUFFER_BYTES);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {

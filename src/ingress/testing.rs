@@ -31,12 +31,18 @@ use crate::{
 pub(crate) struct Deposit {
     #[garde(range(min = 1))]
     amount: i64,
-    #[garde(inner(length(max = 10)))]
+    #[garde(inner(length(max = 10)), custom(panics))]
     #[serde(default)]
     note: Option<String>,
     #[garde(skip)]
     #[serde(default)]
     extra: serde_json::Value,
+}
+
+/// A rule of a user that has a bug.
+fn panics(note: &Option<String>, (): &()) -> garde::Result {
+    assert!(note.as_deref() != Some("panic"), "a bug in a rule");
+    Ok(())
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -332,6 +338,9 @@ impl Outbox for MemoryStore {
     ) -> Result<OutboxPage, StoreError> {
         unimplemented!()
     }
+    async fn drop_aged(&self, _: &[Partition], _: i64, _: i64) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
     async fn delete_outbox(&self, _: &[i64]) -> Result<(), StoreError> {
         unimplemented!()
     }
@@ -366,6 +375,9 @@ impl Members for MemoryStore {
             heartbeat_at: Timestamp::UNIX_EPOCH,
             stats: serde_json::json!({}),
         }])
+    }
+    async fn notify_members(&self) -> Result<(), StoreError> {
+        unimplemented!()
     }
     async fn leave(&self, _: crate::message::MemberId) -> Result<(), StoreError> {
         unimplemented!()

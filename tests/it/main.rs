@@ -4,6 +4,7 @@
 mod amqp_intake;
 mod broker;
 mod faults;
+mod http;
 mod main_path;
 mod store_laws;
 mod support;

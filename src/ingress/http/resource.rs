@@ -7,9 +7,9 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::respond::{self, raw_option};
+use super::respond::{self, Raw};
 use crate::{
-    message::{CommandId, Failure, Outcome, Position, RawJson, Timestamp, Version},
+    message::{CommandId, Failure, Outcome, Position, Timestamp, Version},
     store::{CommandRecord, CommandStatus},
 };
 
@@ -50,9 +50,9 @@ struct OutcomeResource<'a> {
     #[schema(value_type = i64)]
     version: Version,
     /// What the aggregate answered.
-    #[serde(serialize_with = "raw_option", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
-    reply: Option<&'a RawJson>,
+    reply: Option<Raw<'a>>,
     /// Why it did not succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FailureResource>)]
@@ -100,7 +100,7 @@ impl<'a> CommandResource<'a> {
             outcome: outcome.map(|outcome| OutcomeResource {
                 positions: &outcome.positions,
                 version: outcome.version,
-                reply: outcome.reply.as_ref(),
+                reply: outcome.reply.as_ref().map(Raw),
                 error: outcome.error.as_ref(),
             }),
         }

@@ -80,23 +80,15 @@ pub(super) fn store_problem(error: StoreError) -> Problem {
     }
 }
 
-/// Embeds JSON as it is, without building its tree.
-pub(super) fn raw<S: Serializer>(json: &RawJson, serializer: S) -> Result<S::Ok, S::Error> {
-    match serde_json::from_str::<&RawValue>(json.as_str()) {
-        Ok(raw) => raw.serialize(serializer),
-        // Only a bug in its source brings this about; better null than no answer.
-        Err(_) => serializer.serialize_unit(),
-    }
-}
+/// JSON that is embedded as it is, without building its tree.
+pub(super) struct Raw<'a>(pub(super) &'a RawJson);
 
-/// Like [`raw`], for what may be missing.
-#[allow(clippy::ref_option)] // serde asks for exactly this
-pub(super) fn raw_option<S: Serializer>(
-    json: &Option<&RawJson>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match json {
-        Some(json) => raw(json, serializer),
-        None => serializer.serialize_unit(),
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serde_json::from_str::<&RawValue>(self.0.as_str()) {
+            Ok(raw) => raw.serialize(serializer),
+            // Only a bug in its source brings this about; better null than no answer.
+            Err(_) => serializer.serialize_unit(),
+        }
     }
 }

@@ -8,11 +8,11 @@ use super::{
     App,
     access::{Allowed, ToRead},
     params::{self, Asked, Named, invalid},
-    respond::{self, List, raw, store_problem},
+    respond::{self, List, Raw, store_problem},
 };
 use crate::{
     ingress::{Problem, ProblemCode},
-    message::{CommandId, Metadata, Partition, Position, RawJson, StreamId, Timestamp, Version},
+    message::{CommandId, Metadata, Partition, Position, StreamId, Timestamp, Version},
     store::StoredStreamEvent,
 };
 
@@ -26,12 +26,10 @@ pub(super) struct Event<'a> {
     #[schema(value_type = String)]
     position: Position,
     /// The wire name.
-    #[serde(rename = "type")]
-    event_type: &'a str,
+    r#type: &'a str,
     schema_version: i16,
-    #[serde(serialize_with = "raw")]
     #[schema(value_type = serde_json::Value)]
-    data: &'a RawJson,
+    data: Raw<'a>,
     /// The command that caused it.
     #[schema(value_type = uuid::Uuid)]
     command_id: CommandId,
@@ -47,9 +45,9 @@ impl<'a> Event<'a> {
         Self {
             version: event.version,
             position: Position { partition, offset: event.offset },
-            event_type: &event.event_type,
+            r#type: &event.event_type,
             schema_version: event.schema_version,
-            data: &event.data,
+            data: Raw(&event.data),
             command_id: event.command_id,
             metadata: &event.metadata,
             recorded_at: event.recorded_at,

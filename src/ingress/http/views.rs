@@ -13,11 +13,11 @@ use super::{
     App,
     access::{Allowed, ToRead},
     params::{self, Asked, Named, invalid},
-    respond::{self, List, raw_option, store_problem},
+    respond::{self, List, Raw, store_problem},
 };
 use crate::{
     ingress::{Problem, ProblemCode},
-    message::{GroupName, Position, RawJson},
+    message::{GroupName, Position},
     store::ViewRecord,
 };
 
@@ -27,9 +27,8 @@ pub(super) struct Document<'a> {
     key: &'a str,
     /// How often it changed; also its `ETag`.
     version: i64,
-    #[serde(serialize_with = "raw_option")]
     #[schema(value_type = serde_json::Value)]
-    value: Option<&'a RawJson>,
+    value: Option<Raw<'a>>,
     /// For each partition that fed it, the last position that did.
     #[schema(value_type = Vec<String>)]
     as_of: &'a [Position],
@@ -40,7 +39,7 @@ impl<'a> Document<'a> {
         Self {
             key: &record.key,
             version: record.version,
-            value: record.value.as_ref(),
+            value: record.value.as_ref().map(Raw),
             as_of: &record.as_of,
         }
     }
@@ -107,13 +106,10 @@ pub(super) async fn one(
 }
 
 fn check_view(app: &App, view: &str) -> Result<(), Problem> {
-    match app.registry.projection(view) {
-        Some(_) => Ok(()),
-        None => {
-            let detail = format!("`{view}` is no view of this service");
-            Err(Problem::new(ProblemCode::UnknownView, detail))
-        }
+    if app.registry.projection(view).is_some() {
+        return Ok(());
     }
+    Err(Problem::new(ProblemCode::UnknownView, format!("`{view}` is no view of this service")))
 }
 
 /// Reads one's own writes: the view must have applied the position.

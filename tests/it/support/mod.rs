@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod database;
 pub mod domain;
+pub mod http;
 pub mod process;
 pub mod proxy;
 pub mod rabbit;
