@@ -53,6 +53,14 @@ pub struct Stages {
     pub visible: u64,
 }
 
+impl Stages {
+    /// Commands that are behind us, as far as backlog goes: executed, and their share of the events
+    /// visible.
+    fn unhindered(&self) -> u64 {
+        self.executed.saturating_sub(self.events.saturating_sub(self.visible))
+    }
+}
+
 /// The figures.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -137,7 +145,9 @@ pub async fn measure(
                         cpu.see(&sources.process_ids());
                     }
                     seconds.see(load.started());
-                    show(&stages(marks));
+                    let stages = stages(marks);
+                    load.finished(stages.unhindered());
+                    show(&stages);
                 },
             )
             .await
