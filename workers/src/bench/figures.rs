@@ -11,7 +11,7 @@ pub(super) struct Figures {
 
 #[derive(Debug)]
 struct Figure {
-    name: &'static str,
+    key: &'static str,
     value: f64,
     unit: &'static str,
     promised: &'static str,
@@ -23,16 +23,16 @@ impl Figures {
         self.scenarios.push((scenario.to_owned(), Vec::new()));
     }
 
-    /// A figure of the present scenario.
+    /// A figure of the present scenario. The key names it in JSON, and is what people read, too.
     pub(super) fn add(
         &mut self,
-        name: &'static str,
+        key: &'static str,
         value: f64,
         unit: &'static str,
         promised: &'static str,
     ) {
         if let Some((_, figures)) = self.scenarios.last_mut() {
-            figures.push(Figure { name, value, unit, promised });
+            figures.push(Figure { key, value, unit, promised });
         }
     }
 
@@ -44,7 +44,8 @@ impl Figures {
             for (n, figure) in figures.iter().enumerate() {
                 let scenario = if n == 0 { scenario.as_str() } else { "" };
                 let measured = format!("{} {}", shown(figure.value), figure.unit);
-                table.add_row([scenario, figure.name, measured.trim(), figure.promised]);
+                let name = figure.key.replace('_', " ");
+                table.add_row([scenario, name.as_str(), measured.trim(), figure.promised]);
             }
         }
         table.to_string()
@@ -58,9 +59,8 @@ impl Figures {
                 let figures: Map<String, Value> = figures
                     .iter()
                     .map(|figure| {
-                        let unit = format!("{} {}", figure.name, figure.unit);
-                        let name = unit.trim().replace(['/', ' ', ',', '→'], "_");
-                        (name, json!((figure.value * 1_000.0).round() / 1_000.0))
+                        let value = (figure.value * 1_000.0).round() / 1_000.0;
+                        (figure.key.to_owned(), json!(value))
                     })
                     .collect();
                 (scenario.clone(), Value::Object(figures))

@@ -1,7 +1,7 @@
 //! What is measured, a function each.
 
 use adjutant::store::Role;
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::Executor;
 
 use super::{
     BenchError,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     cli::Scenario,
     config::Roles,
+    database,
     load::{Measured, WaitFor},
 };
 
@@ -42,11 +43,11 @@ async fn intake(
     let at_work = site.start_ingress().await?;
     let measured = site.load(&at_work.target, shape).await?;
     at_work.stop().await;
-    figures.add("accepted", measured.accepted_per_second, "/s", promised);
-    figures.add("request p50", measured.submit_to_accepted.p50, "ms", "");
-    figures.add("request p99", measured.submit_to_accepted.p99, "ms", "");
-    figures.add("mean batch", measured.batch_sizes.accepted.unwrap_or_default(), "", "");
-    figures.add("CPU per 1,000", measured.cpu_per_thousand(), "s", "");
+    figures.add("accepted_per_second", measured.accepted_per_second, "/s", promised);
+    figures.add("request_ms_p50", measured.submit_to_accepted.p50, "ms", "");
+    figures.add("request_ms_p99", measured.submit_to_accepted.p99, "ms", "");
+    figures.add("mean_batch", measured.batch_sizes.accepted.unwrap_or_default(), "", "");
+    figures.add("cpu_seconds_per_1000", measured.cpu_per_thousand(), "s", "");
     let at_work = site.start_all().await?;
     site.drain().await?;
     at_work.stop().await;
@@ -58,20 +59,25 @@ async fn sustained(site: &Site<'_>, figures: &mut Figures) -> Result<(), BenchEr
     let at_work = site.start_all().await?;
     let measured = site.load(&at_work.target, site.shape()).await?;
     at_work.stop().await;
-    figures.add("visible", measured.visible_per_second, "/s", "≥ 6,000 over 60 s");
-    figures.add("CPU per 1,000", measured.cpu_per_thousand(), "s", "≤ 0.3");
-    figures.add("  of it bank and load", per_thousand(&measured, measured.cpu.bank), "s", "");
+    figures.add("visible_per_second", measured.visible_per_second, "/s", "≥ 6,000 over 60 s");
+    figures.add("cpu_seconds_per_1000", measured.cpu_per_thousand(), "s", "≤ 0.3");
+    figures.add(
+        "cpu_seconds_per_1000_bank_and_load",
+        per_thousand(&measured, measured.cpu.bank),
+        "s",
+        "",
+    );
     let postgresql = measured.cpu.postgresql.unwrap_or_default();
-    figures.add("  of it PostgreSQL", per_thousand(&measured, postgresql), "s", "");
+    figures.add("cpu_seconds_per_1000_postgresql", per_thousand(&measured, postgresql), "s", "");
     let rabbitmq = measured.cpu.rabbitmq.unwrap_or_default();
-    figures.add("  of it RabbitMQ", per_thousand(&measured, rabbitmq), "s", "");
-    figures.add("memory, most", measured.rss_mb, "MiB", "≤ 150");
-    figures.add("memory, growth", growth(&measured.rss_mb_by_second), "MiB", "flat");
-    figures.add("submit → outcome p99", measured.submit_to_outcome.p99, "ms", "");
-    figures.add("submit → visible p99", measured.submit_to_visible.p99, "ms", "");
+    figures.add("cpu_seconds_per_1000_rabbitmq", per_thousand(&measured, rabbitmq), "s", "");
+    figures.add("rss_mb", measured.rss_mb, "MiB", "≤ 150");
+    figures.add("rss_mb_growth", growth(&measured.rss_mb_by_second), "MiB", "flat");
+    figures.add("submit_to_outcome_ms_p99", measured.submit_to_outcome.p99, "ms", "");
+    figures.add("submit_to_visible_ms_p99", measured.submit_to_visible.p99, "ms", "");
     let entries = measured.all_entries();
     let by_road = entries.broker as f64 / (entries.broker + entries.log).max(1) as f64;
-    figures.add("from the broker", by_road * 100.0, "%", "≥ 95");
+    figures.add("from_broker_percent", by_road * 100.0, "%", "≥ 95");
     batch_sizes(&measured, figures);
     Ok(())
 }
@@ -82,11 +88,11 @@ async fn latency(site: &Site<'_>, figures: &mut Figures) -> Result<(), BenchErro
     let shape = Shape { rate: Some(100.0), batch: 1, connections: 64, ..site.shape() };
     let measured = site.load(&at_work.target, shape).await?;
     at_work.stop().await;
-    figures.add("submit → visible p50", measured.submit_to_visible.p50, "ms", "≤ 10");
-    figures.add("submit → visible p99", measured.submit_to_visible.p99, "ms", "≤ 30");
-    figures.add("submit → outcome p50", measured.submit_to_outcome.p50, "ms", "");
-    figures.add("submit → accepted p50", measured.submit_to_accepted.p50, "ms", "");
-    figures.add("measured", measured.submit_to_visible.samples as f64, "", "");
+    figures.add("submit_to_visible_ms_p50", measured.submit_to_visible.p50, "ms", "≤ 10");
+    figures.add("submit_to_visible_ms_p99", measured.submit_to_visible.p99, "ms", "≤ 30");
+    figures.add("submit_to_outcome_ms_p50", measured.submit_to_outcome.p50, "ms", "");
+    figures.add("submit_to_accepted_ms_p50", measured.submit_to_accepted.p50, "ms", "");
+    figures.add("samples", measured.submit_to_visible.samples as f64, "", "");
     Ok(())
 }
 
@@ -95,7 +101,7 @@ async fn hot_stream(site: &Site<'_>, figures: &mut Figures) -> Result<(), BenchE
     let at_work = site.start_all().await?;
     let measured = site.load(&at_work.target, Shape { accounts: 1, ..site.shape() }).await?;
     at_work.stop().await;
-    figures.add("visible", measured.visible_per_second, "/s", "≥ 1,500");
+    figures.add("visible_per_second", measured.visible_per_second, "/s", "≥ 1,500");
     batch_sizes(&measured, figures);
     Ok(())
 }
@@ -108,10 +114,10 @@ async fn two_workers(site: &Site<'_>, figures: &mut Figures) -> Result<(), Bench
     let two = site.start(&[Roles::all(), Role::CommandWorker.into()]).await?;
     let with_two = site.load(&two.target, site.shape()).await?;
     two.stop().await;
-    figures.add("completed with one", with_one.completed_per_second, "/s", "");
-    figures.add("completed with two", with_two.completed_per_second, "/s", "not slower");
+    figures.add("completed_per_second_with_one", with_one.completed_per_second, "/s", "");
+    figures.add("completed_per_second_with_two", with_two.completed_per_second, "/s", "not slower");
     let ratio = with_two.completed_per_second / with_one.completed_per_second;
-    figures.add("two to one", ratio * 100.0, "%", "≥ 100");
+    figures.add("two_to_one_percent", ratio * 100.0, "%", "≥ 100");
     Ok(())
 }
 
@@ -119,25 +125,25 @@ async fn two_workers(site: &Site<'_>, figures: &mut Figures) -> Result<(), Bench
 async fn pinned_snapshot(site: &Site<'_>, figures: &mut Figures) -> Result<(), BenchError> {
     let at_work = site.start_all().await?;
     let free = site.load(&at_work.target, site.shape()).await?;
-    let mut pin = PgConnection::connect(site.config.require_database()?).await?;
+    let mut pin = database::connect(site.config.require_database()?).await?;
     pin.execute("SET idle_in_transaction_session_timeout = 0").await?;
     pin.execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
     pin.execute("SELECT count(*) FROM adjutant.outbox").await?;
     let pinned = site.load(&at_work.target, site.shape()).await?;
     pin.execute("ROLLBACK").await?;
     at_work.stop().await;
-    figures.add("visible, free", free.visible_per_second, "/s", "");
-    figures.add("visible, pinned", pinned.visible_per_second, "/s", "");
+    figures.add("visible_per_second_free", free.visible_per_second, "/s", "");
+    figures.add("visible_per_second_pinned", pinned.visible_per_second, "/s", "");
     let loss = 1.0 - pinned.visible_per_second / free.visible_per_second;
-    figures.add("loss", loss * 100.0, "%", "≤ 20");
+    figures.add("loss_percent", loss * 100.0, "%", "≤ 20");
     Ok(())
 }
 
 fn batch_sizes(measured: &Measured, figures: &mut Figures) {
     let sizes = &measured.batch_sizes;
-    figures.add("mean batch accepted", sizes.accepted.unwrap_or_default(), "", "");
-    figures.add("mean batch executed", sizes.executed.unwrap_or_default(), "", "");
-    figures.add("mean batch projected", sizes.projected.unwrap_or_default(), "", "");
+    figures.add("mean_batch_accepted", sizes.accepted.unwrap_or_default(), "", "");
+    figures.add("mean_batch_executed", sizes.executed.unwrap_or_default(), "", "");
+    figures.add("mean_batch_projected", sizes.projected.unwrap_or_default(), "", "");
 }
 
 fn per_thousand(measured: &Measured, seconds: f64) -> f64 {

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 
 use super::{LoadError, WaitFor};
+use crate::database;
 
 /// How often the database is asked.
-const PACE: Duration = Duration::from_millis(25);
+const PACE: Duration = Duration::from_millis(40);
 
 /// Sums over all partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Watch {
     pub async fn look(&mut self) -> sqlx::Result<Watermarks> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => PgConnection::connect(&self.url).await?,
+            None => database::connect(&self.url).await?,
         };
         let row =
             sqlx::query(include_str!("queries/watermarks.sql")).fetch_one(&mut connection).await?;
