@@ -3,9 +3,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod accounts;
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod database;
+pub mod demo;
 pub mod load;
 pub mod log;
 pub mod run;

@@ -8,8 +8,8 @@ pub(crate) struct Database {
 }
 
 fn server() -> String {
-    std::env::var("ADJUTANT_TEST_DATABASE_URL")
-        .expect("set ADJUTANT_TEST_DATABASE_URL to a PostgreSQL that may create databases")
+    std::env::var("DATABASE_URL")
+        .unwrap_or_else(|_| "postgres://root@127.0.0.1:5432/test".to_owned())
 }
 
 /// The same server, another database.
