@@ -10,6 +10,8 @@
 
 mod amqp_intake;
 mod broker;
+#[cfg(feature = "cli")]
+mod cli;
 mod faults;
 mod http;
 mod main_path;
