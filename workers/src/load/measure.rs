@@ -118,9 +118,9 @@ pub async fn measure(
     let Measurement { plan, database_url, amqp_url, wait_for, patience } = measurement;
     let followers = plan.followers.clone();
     let mut watch = Watch::new(database_url, patience);
+    let sources = Sources::watch(&plan.target, clock(database_url).await?).await;
     let before = watch.look().await?;
     let since = clock(database_url).await?;
-    let sources = Sources::watch(&plan.target).await;
     let memory = MemoryMeter::start();
     let mut cpu = CpuMeter::start(database_url, amqp_url).await;
     let seconds = SecondBySecond::default();

@@ -22,6 +22,11 @@ fn url_of(server: &str, name: &str) -> String {
 }
 
 impl Database {
+    /// An empty one.
+    pub(crate) async fn empty() -> Self {
+        Self::create("").await
+    }
+
     /// An empty one with Adjutant's schema and 8 partitions.
     pub(crate) async fn migrated() -> Self {
         let database = Self::create("").await;
