@@ -12,6 +12,7 @@ mod amqp_intake;
 mod broker;
 #[cfg(feature = "cli")]
 mod cli;
+mod documents;
 mod faults;
 mod http;
 mod main_path;
