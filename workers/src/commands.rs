@@ -4,9 +4,10 @@
 use std::process::ExitCode;
 
 use crate::{
-    cli::{Command, ConfigArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
+    bench,
+    cli::{BenchArgs, Command, ConfigArgs, DemoArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
     config::{self, Config},
-    log, run, verify,
+    demo, log, run, verify,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -19,7 +20,8 @@ pub async fn run(command: Command) -> ExitCode {
         Command::NewLogId(args) => new_log_id(args).await,
         Command::Config(args) => show_config(args),
         Command::Verify(args) => audit(args).await,
-        Command::Demo(_) | Command::Bench(_) => Err("not wired yet".into()),
+        Command::Demo(args) => demo(args).await,
+        Command::Bench(args) => benchmark(args).await,
     };
     done.unwrap_or_else(|failure| {
         eprintln!("bank: {failure}");
@@ -71,4 +73,16 @@ async fn audit(args: VerifyArgs) -> Result<ExitCode, Failure> {
         println!("{}", report.to_text());
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
+    let config = begin(args.config.load_quietly())?;
+    let went_well = demo::run(&args, &config).await?;
+    Ok(if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn benchmark(args: BenchArgs) -> Result<ExitCode, Failure> {
+    let config = begin(args.config.load_quietly())?;
+    let is_sound = bench::run(&args, &config).await?;
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,8 +7,22 @@ use figment::{
 
 const PREFIX: &str = "ADJUTANT_";
 
-/// Variables that are no settings: the file to read, the test suite's, and the operator CLI's.
-const OTHERS: [&str; 3] = ["ADJUTANT_CONFIG", "ADJUTANT_API", "ADJUTANT_TOKEN"];
+/// Variables that are no settings: the file to read, the operator CLI's, those of `scripts/` and of
+/// `docker-compose.yml`.
+const OTHERS: [&str; 11] = [
+    "ADJUTANT_CONFIG",
+    "ADJUTANT_API",
+    "ADJUTANT_TOKEN",
+    "ADJUTANT_PRIVATE_SERVICES",
+    "ADJUTANT_SERVICES_DIR",
+    "ADJUTANT_RABBITMQ_ROOT",
+    "ADJUTANT_RABBITMQCTL",
+    "ADJUTANT_TRIXIE_ROOT",
+    "ADJUTANT_DEBIAN_MIRROR",
+    "ADJUTANT_POSTGRES_PASSWORD",
+    "ADJUTANT_RABBITMQ_PASSWORD",
+];
+/// And those of the test suite.
 const OF_TESTS: &str = "ADJUTANT_TEST_";
 
 /// Variables with a name of their own. Each is the only one for its setting.

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 
-use super::LoadError;
+use super::{LoadError, WaitFor};
+use crate::database;
 
 /// How often the database is asked.
-const PACE: Duration = Duration::from_millis(25);
+const PACE: Duration = Duration::from_millis(40);
 
 /// Sums over all partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Watch {
     pub async fn look(&mut self) -> sqlx::Result<Watermarks> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => PgConnection::connect(&self.url).await?,
+            None => database::connect(&self.url).await?,
         };
         let row =
             sqlx::query(include_str!("queries/watermarks.sql")).fetch_one(&mut connection).await?;
@@ -71,10 +72,11 @@ impl Watch {
         })
     }
 
-    /// Waits until everything that was accepted is executed and visible. `all_accepted` says
-    /// whether the last command has been accepted, `show` gets every look.
-    pub async fn until_visible(
+    /// Waits until all commands are accepted, or until all are executed and visible besides.
+    /// `all_accepted` says whether the last one has been accepted, `show` gets every look.
+    pub async fn until(
         &mut self,
+        what: WaitFor,
         all_accepted: impl Fn() -> bool,
         mut show: impl FnMut(&Watermarks),
     ) -> Result<Reached, LoadError> {
@@ -89,6 +91,9 @@ impl Watch {
                         (last, moved) = (marks, Instant::now());
                     }
                     show(&marks);
+                    if complete && what == WaitFor::Accepted {
+                        return Ok(reached);
+                    }
                     if complete && marks.executed >= marks.commands {
                         reached.completed.get_or_insert_with(Instant::now);
                         if marks.visible() >= marks.events {

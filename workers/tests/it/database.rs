@@ -8,8 +8,8 @@ pub(crate) struct Database {
 }
 
 fn server() -> String {
-    std::env::var("ADJUTANT_TEST_DATABASE_URL")
-        .expect("set ADJUTANT_TEST_DATABASE_URL to a PostgreSQL that may create databases")
+    std::env::var("DATABASE_URL")
+        .unwrap_or_else(|_| "postgres://root@127.0.0.1:5432/test".to_owned())
 }
 
 /// The same server, another database.
@@ -22,6 +22,11 @@ fn url_of(server: &str, name: &str) -> String {
 }
 
 impl Database {
+    /// An empty one.
+    pub(crate) async fn empty() -> Self {
+        Self::create("").await
+    }
+
     /// An empty one with Adjutant's schema and 8 partitions.
     pub(crate) async fn migrated() -> Self {
         let database = Self::create("").await;

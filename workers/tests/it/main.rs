@@ -1,7 +1,11 @@
-//! The bank's behaviour on real services. PostgreSQL is found by `ADJUTANT_TEST_DATABASE_URL`, a
-//! URL that may create databases; each test has its own.
+//! The bank's behaviour on real services. PostgreSQL is where `DATABASE_URL` says, by a role that
+//! may create databases, and RabbitMQ where
+//! `AMQP_URL` says; each test has a database and a prefix of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audit;
+mod binary;
+mod broker;
 mod database;
+mod demo;
 mod history;
