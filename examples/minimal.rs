@@ -72,6 +72,7 @@ impl Projection for Totals {
     }
 }
 
+/// The domain, ready to run.
 pub fn service() -> Result<Service, BuildError> {
     Service::builder().aggregate::<Counter>().projection(Totals).build()
 }

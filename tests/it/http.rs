@@ -268,7 +268,7 @@ async fn clients_that_go_away_in_the_middle_lose_and_corrupt_nothing() {
         );
         let mut client = api.client().await;
         client.send(&request.as_bytes()[..request.len() * (n % 10 + 1) / 10]).await;
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             tokio::time::sleep(Duration::from_millis((n % 5) as u64)).await;
         }
         drop(client);

@@ -10,6 +10,9 @@
 
 mod amqp_intake;
 mod broker;
+#[cfg(feature = "cli")]
+mod cli;
+mod documents;
 mod faults;
 mod http;
 mod main_path;

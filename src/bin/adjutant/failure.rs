@@ -17,7 +17,7 @@ pub(crate) enum Failure {
         reason: String,
     },
     /// The service refused, or failed.
-    #[error("{}", describe(.status, .problem))]
+    #[error("{}", describe(*.status, .problem))]
     Answer {
         /// The HTTP status.
         status: u16,
@@ -57,13 +57,13 @@ impl Failure {
     }
 }
 
-fn describe(status: &u16, problem: &Value) -> String {
+fn describe(status: u16, problem: &Value) -> String {
     let text = |name: &str| problem[name].as_str();
     let Some(code) = text("code") else { return format!("the service answered {status}") };
     let mut said = format!("{code} ({status}): {}", text("detail").unwrap_or_default());
     for place in problem["errors"].as_array().into_iter().flatten() {
         let part = |name: &str| place[name].as_str().unwrap_or_default().to_owned();
-        said.push_str(&format!("\n  {} {}: {}", part("pointer"), part("rule"), part("message")));
+        said.extend(["\n  ", &part("pointer"), " ", &part("rule"), ": ", &part("message")]);
     }
     said
 }

@@ -1,9 +1,11 @@
 //! Reading NDJSON and putting it into batches that the service takes.
 
-use std::{path::Path, pin::Pin};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -25,9 +27,9 @@ pub(crate) struct Line {
     pub(crate) json: Vec<u8>,
 }
 
-/// The input, line by line.
+/// The input, line by line. Reading blocks: there is nothing else to do meanwhile.
 pub(crate) struct Lines {
-    input: Pin<Box<dyn AsyncBufRead>>,
+    input: Box<dyn BufRead>,
     name: String,
     number: usize,
     /// How many bytes were read.
@@ -36,24 +38,24 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Opens a file (`-`: standard input); also its size, if it is known.
-    pub(crate) async fn open(path: &Path) -> Result<(Self, Option<u64>), Failure> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Option<u64>), Failure> {
         let name = path.display().to_string();
-        let (input, size): (Pin<Box<dyn AsyncBufRead>>, _) = if path == Path::new("-") {
-            (Box::pin(BufReader::new(tokio::io::stdin())), None)
+        let (input, size): (Box<dyn BufRead>, _) = if path == Path::new("-") {
+            (Box::new(std::io::stdin().lock()), None)
         } else {
-            let opened = tokio::fs::File::open(path).await.map_err(Failure::io(&name))?;
-            let size = opened.metadata().await.ok().filter(|it| it.is_file()).map(|it| it.len());
-            (Box::pin(BufReader::new(opened)), size)
+            let file = std::fs::File::open(path).map_err(Failure::io(&name))?;
+            let size = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|it| it.len());
+            (Box::new(BufReader::new(file)), size)
         };
         Ok((Self { input, name, number: 0, bytes_read: 0 }, size))
     }
 
     /// The next lines that fit into one batch; empty at the end. Blank lines are skipped.
-    pub(crate) async fn batch(&mut self) -> Result<Vec<Line>, Failure> {
+    pub(crate) fn batch(&mut self) -> Result<Vec<Line>, Failure> {
         let (mut lines, mut bytes) = (Vec::new(), 0);
         while lines.len() < MAX_LINES && bytes < CLOSE_AT_BYTES {
             let mut text = Vec::new();
-            let read = self.input.read_until(b'\n', &mut text).await;
+            let read = self.input.read_until(b'\n', &mut text);
             let read = read.map_err(Failure::io(&self.name))?;
             if read == 0 {
                 break;

@@ -35,7 +35,9 @@ impl Output {
         row: impl Fn(&Value) -> Vec<String>,
     ) {
         if self.json {
-            items.iter().for_each(|item| line(&item.to_string()));
+            for item in items {
+                line(&item.to_string());
+            }
         } else if items.is_empty() {
             line("none");
         } else {
@@ -68,6 +70,9 @@ pub(crate) fn note(text: &str) {
 pub(crate) fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.to_vec()).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }

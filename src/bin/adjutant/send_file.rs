@@ -16,13 +16,13 @@ use crate::{
     api::{Api, LONGEST_WAIT},
     failure::Failure,
     lines::{Line, Lines, MAX_LINE_BYTES},
-    output::{Output, table},
+    output::{Output, note, table},
     status::ended,
     tally::Tally,
 };
 
 /// How long a batch is sent again before this gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How many outcomes are asked for at a time.
 const QUESTIONS: usize = 64;
 
@@ -33,7 +33,7 @@ pub(crate) async fn run(
     results: Option<&Path>,
     wait: u64,
 ) -> Result<(), Failure> {
-    let (mut lines, size) = Lines::open(file).await?;
+    let (mut lines, size) = Lines::open(file)?;
     let mut tally = Tally::new(results, output.is_json())?;
     let bar = bar(size, "sent {msg}");
     let accepted = send_all(api, &mut lines, &mut tally, &bar).await;
@@ -65,11 +65,11 @@ async fn send_all(
 ) -> Result<Vec<Uuid>, Failure> {
     let mut accepted = Vec::new();
     loop {
-        let batch = lines.batch().await?;
+        let batch = lines.batch()?;
         if batch.is_empty() {
             return Ok(accepted);
         }
-        let answers = send_batch(api, &batch).await?;
+        let answers = send_batch(api, &batch, bar).await?;
         for (line, answer) in batch.iter().zip(&answers) {
             tally.answered(line, answer)?;
             if answer["code"] == 202 {
@@ -82,7 +82,7 @@ async fn send_all(
 }
 
 /// Sends a batch until every line has its answer.
-async fn send_batch(api: &Api, lines: &[Line]) -> Result<Vec<Value>, Failure> {
+async fn send_batch(api: &Api, lines: &[Line], bar: &ProgressBar) -> Result<Vec<Value>, Failure> {
     let mut answers: Vec<Option<Value>> = lines.iter().map(too_long).collect();
     let started = Instant::now();
     loop {
@@ -90,23 +90,23 @@ async fn send_batch(api: &Api, lines: &[Line]) -> Result<Vec<Value>, Failure> {
         if open.is_empty() {
             return Ok(answers.into_iter().flatten().collect());
         }
-        let last_try = started.elapsed() > PATIENCE;
+        let is_last = started.elapsed() > PATIENCE;
         match try_batch(api, open.iter().map(|n| &lines[*n])).await {
             Ok(found) => {
                 for (n, answer) in open.iter().zip(found) {
-                    // What passes is sent again: 429, 503, and 500 if its fate is not known.
+                    // What passes is sent again: no room, or its fate is not known.
                     let passes = matches!(answer["code"].as_u64(), Some(429 | 500 | 503));
-                    if !passes || last_try {
-                        answers[*n] = Some(answer);
-                    }
+                    answers[*n] = (!passes || is_last).then_some(answer);
+                }
+                if answers.iter().any(Option::is_none) {
+                    tokio::time::sleep(Duration::from_millis(250)).await;
                 }
             }
-            Err((failure, _)) if last_try => return Err(failure),
-            Err((failure, None)) => return Err(failure),
-            Err((_, Some(pause))) => tokio::time::sleep(pause).await,
-        }
-        if answers.iter().any(Option::is_none) {
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            Err((failure, Some(pause))) if !is_last => {
+                bar.suspend(|| note(&format!("trying again: {failure}")));
+                tokio::time::sleep(pause).await;
+            }
+            Err((failure, _)) => return Err(failure),
         }
     }
 }
