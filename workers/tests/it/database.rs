@@ -69,10 +69,22 @@ impl Database {
         connection.close().await.unwrap();
         done.rows_affected()
     }
+}
 
-    pub(crate) async fn drop(self) {
-        let mut connection = PgConnection::connect(&self.server).await.unwrap();
-        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        connection.execute(sqlx::AssertSqlSafe(drop)).await.unwrap();
+/// Also when the test fails.
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // A runtime of its own: `drop` cannot await.
+        let dropping = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut connection = PgConnection::connect(&server).await.unwrap();
+                let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+                connection.execute(sqlx::AssertSqlSafe(drop)).await.unwrap();
+            });
+        });
+        let _ = dropping.join();
     }
 }

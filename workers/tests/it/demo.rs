@@ -51,10 +51,11 @@ impl Demo {
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         (output.status.code(), last_line(&stdout(&output))["checks"].clone())
     }
+}
 
-    async fn end(self) {
+impl Drop for Demo {
+    fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.answers);
-        self.database.drop().await;
     }
 }
 
@@ -96,7 +97,6 @@ async fn a_demo_leaves_a_database_that_passes_every_check() {
     demo.database.run("DELETE FROM adjutant.views WHERE view = 'balances'").await;
     let (code, checks) = demo.verify().await;
     assert_eq!((code, &checks["views_equal_fold"]), (Some(1), &Value::Bool(false)), "{checks}");
-    demo.end().await;
 }
 
 #[tokio::test]
@@ -109,5 +109,4 @@ async fn batches_and_a_rate_lead_to_the_same_end() {
     assert!(all_true(&paced["checks"]), "{paced}");
     let rate = paced["accepted_per_second"].as_f64().unwrap();
     assert!((5.0..52.0).contains(&rate), "100 commands at 50 a second take 2 s: {rate}");
-    demo.end().await;
 }
