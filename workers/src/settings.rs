@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Everything that a process is configured with. The URLs must be there.
-pub fn of(config: &Config) -> Result<ServerSettings, RunError> {
+pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
     let partitions = PartitionCount::new(config.database.partitions)
         .map_err(|error| RunError::Setting(format!("database.partitions: {error}")))?;
     config.require_urls()?;

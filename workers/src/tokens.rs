@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Reads the file. Empty lines and lines that begin with `#` do not count.
-pub fn read(path: &str) -> Result<Vec<Token>, RunError> {
+pub(crate) fn read(path: &str) -> Result<Vec<Token>, RunError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| RunError::Setting(format!("server.tokens_file `{path}`: {error}")))?;
     text.lines()
