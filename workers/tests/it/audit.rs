@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bank::verify::{Report, verify};
 
-use crate::{database::Database, history::History};
+use crate::{history::History, support::database::Database};
 
 const OUTCOMES: &str = "every_command_one_outcome";
 const VIEWS: &str = "views_equal_fold";
@@ -123,9 +123,7 @@ async fn each_damage_fails_exactly_its_own_check() {
         if failed(&report) != [check] {
             writeln!(wrong, "\n{sql}\nshould fail {check} alone:\n{}", report.to_text()).unwrap();
         }
-        database.drop().await;
     }
-    original.drop().await;
     assert!(wrong.is_empty(), "{wrong}");
 }
 
@@ -151,5 +149,4 @@ async fn a_command_that_was_answered_202_must_have_its_outcome() {
     let unreadable = verify(&database.url(), Some(&path)).await.unwrap_err().to_string();
     assert!(unreadable.contains("line 1"), "{unreadable}");
     std::fs::remove_file(&path).unwrap();
-    database.drop().await;
 }

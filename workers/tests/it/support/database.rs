@@ -1,5 +1,6 @@
-//! A database of one's own, gone after the test.
+//! A database of one's own, dropped when the test ends.
 
+use adjutant::{message::PartitionCount, store::postgres::migrate};
 use sqlx::{Connection, Executor, PgConnection};
 
 pub(crate) struct Database {
@@ -22,16 +23,15 @@ fn url_of(server: &str, name: &str) -> String {
 }
 
 impl Database {
-    /// An empty one with Adjutant's schema and 8 partitions.
+    /// An empty one, which a process that starts sets up.
+    pub(crate) async fn empty() -> Self {
+        Self::create("").await
+    }
+
+    /// One with Adjutant's schema and 8 partitions.
     pub(crate) async fn migrated() -> Self {
-        let database = Self::create("").await;
-        let mut connection = database.connect().await;
-        connection.execute("CREATE SCHEMA adjutant").await.unwrap();
-        connection.execute(include_str!("../../../migrations/0001_main_path.sql")).await.unwrap();
-        let identity = "INSERT INTO adjutant.log_identity (log_id, partitions) \
-                        VALUES (gen_random_uuid(), 8)";
-        connection.execute(identity).await.unwrap();
-        connection.close().await.unwrap();
+        let database = Self::empty().await;
+        migrate(&database.url(), Some(PartitionCount::DEFAULT)).await.expect("migrate");
         database
     }
 
@@ -43,7 +43,7 @@ impl Database {
     async fn create(how: &str) -> Self {
         let name = format!("bank_{}", uuid::Uuid::now_v7().simple());
         let server = server();
-        let mut connection = PgConnection::connect(&server).await.unwrap();
+        let mut connection = PgConnection::connect(&server).await.expect("PostgreSQL is needed");
         let create = format!("CREATE DATABASE {name} {how}");
         connection.execute(sqlx::AssertSqlSafe(create)).await.unwrap();
         Self { server, name }
@@ -51,6 +51,22 @@ impl Database {
 
     pub(crate) fn url(&self) -> String {
         url_of(&self.server, &self.name)
+    }
+
+    /// The same database, where `address` stands for the server.
+    pub(crate) fn url_through(&self, address: std::net::SocketAddr) -> String {
+        let url = self.url();
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let (authority, path) = rest.split_once('/').unwrap();
+        let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+        format!("{scheme}://{user}@{address}/{path}")
+    }
+
+    /// Where the server listens, as `host:port`, for a proxy.
+    pub(crate) fn server_address(&self) -> String {
+        let authority = self.server.split("://").nth(1).unwrap().split('/').next().unwrap();
+        let place = authority.rsplit('@').next().unwrap();
+        if place.contains(':') { place.to_owned() } else { format!("{place}:5432") }
     }
 
     pub(crate) async fn connect(&self) -> PgConnection {
@@ -64,10 +80,23 @@ impl Database {
         connection.close().await.unwrap();
         done.rows_affected()
     }
+}
 
-    pub(crate) async fn drop(self) {
-        let mut connection = PgConnection::connect(&self.server).await.unwrap();
-        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        connection.execute(sqlx::AssertSqlSafe(drop)).await.unwrap();
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // A runtime of its own: the test's may be shutting down, and `drop` cannot await.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut connection = PgConnection::connect(&server).await?;
+                let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                connection.execute(sqlx::AssertSqlSafe(drop)).await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            })
+        });
+        if !matches!(dropped.join(), Ok(Ok(()))) {
+            eprintln!("the test's database could not be dropped");
+        }
     }
 }
