@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// How long a process that could not start takes at most to leave.
+const AFTER_FAILED_START: Duration = Duration::from_secs(5);
+
 /// Everything that is configured of a process.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
@@ -127,6 +130,11 @@ impl Server {
     /// Starts the service; returns when it serves. A database that does not answer is waited for
     /// within `database_patience`; a broker that does not answer, in the background.
     pub async fn start(service: Service, settings: ServerSettings) -> Result<Self, ServerError> {
+        let has_intake = settings.roles.contains(&Role::Ingress);
+        if has_intake {
+            // A mistake is told before there is anything to clean up.
+            Ingress::check(&settings.ingress)?;
+        }
         let metrics = install_metrics()?;
         let rest = CancellationToken::new();
         let store = connect(&settings).await?;
@@ -148,11 +156,16 @@ impl Server {
         })
         .await?;
         super::gauges::start(&process, &rabbit, groups_of(&service), &store, rest.clone());
-        let intake = if settings.roles.contains(&Role::Ingress) {
-            let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
-            start_intake(&settings, parts, &process)?
-        } else {
-            Intake::default()
+        let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
+        let intake = match has_intake.then(|| start_intake(&settings, parts, &process)) {
+            None => Intake::default(),
+            Some(Ok(intake)) => intake,
+            Some(Err(error)) => {
+                // It has joined the others: what it was given to do goes back to them.
+                process.stop(AFTER_FAILED_START).await;
+                rest.cancel();
+                return Err(error);
+            }
         };
         health.mark_started();
         Ok(Self { process, intake, health, admin, rest })

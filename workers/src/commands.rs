@@ -6,8 +6,11 @@ use std::process::ExitCode;
 use crate::{
     bench,
     cli::{BenchArgs, Command, ConfigArgs, DemoArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
-    config::{self, Config},
-    demo, log, run, verify,
+    config::{self, Config, ConfigError},
+    demo::{self, DemoError},
+    log,
+    run::{self, RunError},
+    verify,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -25,12 +28,21 @@ pub async fn run(command: Command) -> ExitCode {
     };
     done.unwrap_or_else(|failure| {
         eprintln!("bank: {failure}");
-        let is_misuse = failure.downcast_ref::<config::ConfigError>().is_some();
-        if is_misuse { ExitCode::from(2) } else { ExitCode::FAILURE }
+        if is_misuse(&*failure) { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }
 
-fn begin(config: Result<Config, config::ConfigError>) -> Result<Config, Failure> {
+/// Whether it is for the caller to ask differently; otherwise something went wrong.
+fn is_misuse(failure: &(dyn std::error::Error + 'static)) -> bool {
+    let run = failure.downcast_ref::<RunError>();
+    let demo = failure.downcast_ref::<DemoError>();
+    failure.is::<ConfigError>()
+        || failure.is::<log::LogError>()
+        || run.is_some_and(RunError::is_misuse)
+        || demo.is_some_and(DemoError::is_misuse)
+}
+
+fn begin(config: Result<Config, ConfigError>) -> Result<Config, Failure> {
     let config = config?;
     log::start(&config.log)?;
     Ok(config)

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adjutant::{
+    ingress::http::StartError as IngressStartError,
     message::PartitionCount,
     service::{Server, ServerError, stop_signal},
     store::postgres::MigrateError,
@@ -31,6 +32,19 @@ pub enum RunError {
     /// A signal handler cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(#[from] std::io::Error),
+}
+
+impl RunError {
+    /// Whether the configuration must change, rather than the world.
+    pub fn is_misuse(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Setting(_) | Self::Start(ServerError::Broker(_)) => true,
+            Self::Start(ServerError::Ingress(error)) => {
+                !matches!(error, IngressStartError::Listen { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The roles of this process, at work.

@@ -170,7 +170,18 @@ impl Committer {
 
 fn settled(commands: &[NewCommand], accepted: Vec<Accepted>, reply_was_lost: bool) -> Vec<Settled> {
     let pairs = commands.iter().zip(accepted);
-    pairs.map(|(command, accepted)| Ok(Holder::of(command, accepted, reply_was_lost))).collect()
+    pairs
+        .map(|(command, accepted)| {
+            let holder = Holder::of(command, accepted, reply_was_lost);
+            if !holder.acceptance.replay {
+                tracing::debug!(
+                    command = %command.id, stream = %command.stream,
+                    trace_id = command.metadata.trace_id(), "command accepted"
+                );
+            }
+            Ok(holder)
+        })
+        .collect()
 }
 
 /// Why a batch was not accepted.

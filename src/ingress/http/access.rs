@@ -119,17 +119,23 @@ impl KnownToken {
 /// Without tokens, only this machine is served, unless somebody asked for more in so many words.
 fn check_exposure(settings: &IngressSettings) -> Result<(), StartError> {
     match (settings.tokens.is_empty(), settings.allow_anonymous) {
-        (false, false) => Ok(()),
         (false, true) => Err(StartError::TokensAndAnonymous),
-        (true, true) => {
-            tracing::warn!(listen = %settings.listen, "no tokens are configured: everyone who reaches this address may do everything (allow_anonymous)");
-            Ok(())
+        (true, false) if !settings.listen.ip().is_loopback() => {
+            Err(StartError::Exposed { listen: settings.listen })
         }
-        (true, false) if settings.listen.ip().is_loopback() => {
-            tracing::info!(listen = %settings.listen, "no tokens are configured: only this machine is served");
-            Ok(())
-        }
-        (true, false) => Err(StartError::Exposed { listen: settings.listen }),
+        _ => Ok(()),
+    }
+}
+
+/// Tells the operator who may call, where that is everyone.
+pub(super) fn tell_exposure(settings: &IngressSettings) {
+    if !settings.tokens.is_empty() {
+        return;
+    }
+    if settings.allow_anonymous {
+        tracing::warn!(listen = %settings.listen, "no tokens are configured: everyone who reaches this address may do everything (allow_anonymous)");
+    } else {
+        tracing::info!(listen = %settings.listen, "no tokens are configured: only this machine is served");
     }
 }
 

@@ -112,9 +112,16 @@ pub struct RunningIngress {
 }
 
 impl Ingress {
+    /// Whether it may be started with these settings: that it would not serve strangers by accident,
+    /// and that its tokens are usable. For whoever wants to know before anything else is started.
+    pub fn check(settings: &IngressSettings) -> Result<(), StartError> {
+        Access::new(settings).map(|_| ())
+    }
+
     /// Listens and serves. Must be called within a tokio runtime.
     pub fn start(parts: IngressParts) -> Result<RunningIngress, StartError> {
         let access = Access::new(&parts.settings)?;
+        access::tell_exposure(&parts.settings);
         let listen = parts.settings.listen;
         let failed = |source| StartError::Listen { listen, source };
         let listener = http_server::bind(listen).map_err(failed)?;

@@ -34,8 +34,13 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port of the loopback.
     pub async fn to(target: impl Into<String>) -> Self {
+        Self::listening_on(SocketAddr::from(([127, 0, 0, 1], 0)), target).await
+    }
+
+    /// Listens on an address that somebody knows already.
+    pub async fn listening_on(address: SocketAddr, target: impl Into<String>) -> Self {
         let target = target.into();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Open);
         let (reset, resets) = watch::channel(0);

@@ -43,6 +43,17 @@ pub enum DemoError {
     NoIngress(String),
 }
 
+impl DemoError {
+    /// Whether it was asked for wrongly.
+    pub fn is_misuse(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::NoIngress(_) | Self::Load(LoadError::Address(_)) => true,
+            Self::Run(error) => error.is_misuse(),
+            _ => false,
+        }
+    }
+}
+
 /// Runs the demo and prints its report; answers whether everything went well.
 pub async fn run(args: &DemoArgs, config: &Config) -> Result<bool, DemoError> {
     let database_url = config.require_database()?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bank::verify::{Report, verify};
 
-use crate::{database::Database, history::History};
+use crate::{history::History, support::database::Database};
 
 const OUTCOMES: &str = "every_command_one_outcome";
 const VIEWS: &str = "views_equal_fold";

@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::database::Database;
+use crate::support::database::Database;
 
 /// Ends of logs and streams while the history is written.
 pub(crate) struct History {

@@ -1,11 +1,25 @@
-//! The bank's behaviour on real services. PostgreSQL is where `DATABASE_URL` says, by a role that
-//! may create databases, and RabbitMQ where
-//! `AMQP_URL` says; each test has a database and a prefix of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The bank's behaviour as processes on real services. PostgreSQL and RabbitMQ are where
+//! `DATABASE_URL` and `AMQP_URL` say, else on this machine; each test has its own database, by a
+//! role that may create some, and its own prefix.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub
+)]
 
+mod absence;
 mod audit;
 mod binary;
 mod broker;
+mod config;
 mod database;
 mod demo;
 mod history;
+mod kills;
+mod roles;
+mod support;
+mod tampering;
+mod trace;
