@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     binary::{bank, stderr, stdout},
     broker::{self, Broker},
-    database::Database,
+    support::database::Database,
 };
 
 fn last_line(text: &str) -> Value {

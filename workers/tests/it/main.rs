@@ -15,7 +15,6 @@ mod audit;
 mod binary;
 mod broker;
 mod config;
-mod database;
 mod demo;
 mod history;
 mod kills;
