@@ -254,7 +254,8 @@ END $$;
 
 -- Everything that the executor writes besides snapshots, under the event-log locks. `p_partitions`
 -- are all partitions of events and outcomes, sorted. Places count the partition's new events
--- 1, 2, … Raises AJ002 if a command is not in the command log where the road said it was.
+-- 1, 2, … Raises AJ002 if a command is not in the command log where the road said it was, and AJ005
+-- if a stream on which a decision without events was made is not at that version any more.
 -- Returns the heads of the partitions' event logs before this transaction, and its time.
 CREATE FUNCTION adjutant.commit_commands(
     p_partitions smallint[],
@@ -267,6 +268,7 @@ CREATE FUNCTION adjutant.commit_commands(
     m_partitions smallint[], m_places integer[], m_entries integer[], m_bodies bytea[],
     s_partitions smallint[], s_commands uuid[], s_buckets smallint[], s_delays_ms bigint[],
     s_reasons text[],
+    v_partitions smallint[], v_streams text[], v_versions bigint[],
     c_group text, c_partitions smallint[], c_from bigint[], c_to bigint[],
     OUT v_heads bigint[], OUT v_now timestamptz
 ) LANGUAGE plpgsql AS $$
@@ -293,6 +295,16 @@ BEGIN
       FROM unnest(e_partitions, e_places, e_streams, e_versions, e_types, e_schema_versions,
                   e_data, e_metadata, e_commands)
            AS e(p, place, stream, version, type, schema_version, data, metadata, command);
+    -- A decision without events has no version to collide on: its stream must still be where it was
+    -- when the decision was made. Served by events_partition_stream_version_key.
+    IF cardinality(v_streams) > 0 AND EXISTS (
+        SELECT 1 FROM unnest(v_partitions, v_streams, v_versions) AS v(p, stream, version)
+         WHERE v.version <> COALESCE((SELECT x.version FROM adjutant.events x
+                                       WHERE x.partition = v.p AND x.stream = v.stream
+                                       ORDER BY x.version DESC LIMIT 1), 0))
+    THEN
+        RAISE EXCEPTION 'a stream has grown since it was read' USING ERRCODE = 'AJ005';
+    END IF;
     INSERT INTO adjutant.outcomes (partition, command_id, status, first_offset, events, version,
                                    reply, error, attempts, completed_at)
     SELECT o.p, o.command, o.status, v_heads[array_position(p_partitions, o.p)] + o.place,
@@ -354,8 +366,8 @@ BEGIN
                AS d(key, p, version, value, as_of) -- sorted by the caller
         ON CONFLICT (view, key) DO UPDATE
            SET version = EXCLUDED.version, value = EXCLUDED.value, as_of = EXCLUDED.as_of,
-               updated_at = EXCLUDED.updated_at
-         WHERE v.partition IS NOT DISTINCT FROM EXCLUDED.partition;
+               updated_at = EXCLUDED.updated_at, partition = EXCLUDED.partition
+         WHERE EXCLUDED.partition IS NULL OR v.partition IS NOT DISTINCT FROM EXCLUDED.partition;
         GET DIAGNOSTICS v_written = ROW_COUNT;
         IF v_written <> cardinality(d_keys) THEN
             RAISE EXCEPTION 'a document of view % is fed by two partitions, but its projection declares scope Stream', p_view

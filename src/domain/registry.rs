@@ -53,8 +53,10 @@ pub struct Decided {
 pub enum CommandFailure {
     /// The aggregate refused it.
     Rejected(Failure),
-    /// Payload, reply or event cannot be encoded or decoded.
+    /// A reply or event cannot be encoded.
     Broken(Failure),
+    /// The payload is not what this release knows by its type: a newer release accepted it.
+    Unreadable(DecodeError),
 }
 
 /// An aggregate type without its Rust type.
@@ -300,7 +302,7 @@ impl<A: Aggregate> AggregateType for Typed<A> {
     ) -> Result<Decided, CommandFailure> {
         let state = Self::state(state)?;
         let decoded = decode_newest::<A::Command>(&command.command_type, &command.payload)
-            .map_err(|error| broken("undecodable_payload", error))?;
+            .map_err(CommandFailure::Unreadable)?;
         let decision = state.decide(&decoded, context).map_err(|error| {
             CommandFailure::Rejected(Failure {
                 code: error.code().to_owned(),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -10,13 +11,13 @@ use std::{
 use super::{
     Run,
     cache::CachedAggregate,
-    decide::{Verdict, decide, replay},
+    decide::{Unreadable, Verdict, decide, replay},
 };
 use crate::{
     domain::{AggregateType, EncodedEvent, Registry},
     message::{
         CommandEnvelope, CommandId, EventEnvelope, Failure, GroupName, MAX_BATCH_BYTES, Offset,
-        OutcomeStatus, Partition, StreamId, Timestamp, encode_events,
+        OutcomeStatus, Partition, RawJson, StreamId, Timestamp, encode_events,
     },
     store::{
         CheckpointMove, CommandCommit, EventMessage, LoadedStream, NewEvent, NewOutcome,
@@ -42,6 +43,9 @@ pub(super) struct Known<'a> {
     pub(super) unstorable: Option<&'a (CommandId, String)>,
 }
 
+/// A state version that no snapshot has.
+const NO_SNAPSHOT: i16 = i16::MIN;
+
 /// The streams of a batch as they are known, or why one is not readable here.
 pub(super) type Streams = HashMap<StreamId, Result<Arc<CachedAggregate>, String>>;
 
@@ -63,12 +67,26 @@ pub(super) fn streams_of(registry: &Registry, runs: &[Run]) -> Vec<(StreamId, i1
     streams.into_iter().collect()
 }
 
-/// Folds loaded streams.
-pub(super) fn replay_all(registry: &Registry, loaded: &[LoadedStream], streams: &mut Streams) {
+/// Folds loaded streams; answers those whose snapshot is of no use, to be loaded without it.
+pub(super) fn replay_all(
+    registry: &Registry,
+    loaded: &[LoadedStream],
+    streams: &mut Streams,
+) -> Vec<(StreamId, i16)> {
+    let mut without_snapshot = Vec::new();
     for stream in loaded {
         let Some(aggregate) = registry.aggregate(stream.stream.aggregate_type()) else { continue };
-        streams.insert(stream.stream.clone(), replay(aggregate.as_ref(), stream));
+        let folded = replay(aggregate.as_ref(), stream).map_err(|unreadable| match unreadable {
+            Unreadable::Event(reason) => reason,
+            Unreadable::Snapshot(reason) => {
+                tracing::warn!(stream = %stream.stream, reason, "its snapshot cannot be read");
+                without_snapshot.push((stream.stream.clone(), NO_SNAPSHOT));
+                reason
+            }
+        });
+        streams.insert(stream.stream.clone(), folded);
     }
+    without_snapshot
 }
 
 /// Decides every entry in order.
@@ -130,13 +148,13 @@ impl Batch<'_> {
         };
         if aggregate.name() != command.stream.aggregate_type() {
             let message = format!("{} is no command of {}", command.command_type, command.stream);
-            self.end(&place, OutcomeStatus::Dead, failure("wrong_aggregate", message));
+            self.end(&place, OutcomeStatus::Dead, failure("wrong_aggregate", message), Looked::No);
             return Ok(());
         }
         if let Some((id, reason)) = self.known.unstorable
             && *id == command.id
         {
-            self.end(&place, OutcomeStatus::Dead, failure("unstorable", reason));
+            self.end(&place, OutcomeStatus::Dead, failure("unstorable", reason), Looked::No);
             return Ok(());
         }
         let current = match self.streams.get(&command.stream) {
@@ -154,11 +172,19 @@ impl Batch<'_> {
             Verdict::Decided(decided) => {
                 let events = decided.events.len();
                 let next = self.append(&place, &current, &decided.events, decided.state);
-                self.snapshot_when_due(aggregate.as_ref(), &place, next)?;
-                self.outcome(&place, OutcomeStatus::Succeeded, events, decided.reply, None);
+                self.snapshot_when_due(aggregate.as_ref(), &place, next);
+                let ended = Ended { events, reply: decided.reply, error: None };
+                self.outcome(&place, OutcomeStatus::Succeeded, ended, Looked::AtState);
             }
-            Verdict::Rejected(failure) => self.end(&place, OutcomeStatus::Rejected, failure),
-            Verdict::Dead(failure) => self.end(&place, OutcomeStatus::Dead, failure),
+            Verdict::Rejected(failure) => {
+                self.end(&place, OutcomeStatus::Rejected, failure, Looked::AtState);
+            }
+            Verdict::Dead(failure) => {
+                self.end(&place, OutcomeStatus::Dead, failure, Looked::AtState);
+            }
+            Verdict::Unreadable(reason) => {
+                self.set_aside(&place, "payload_unreadable_here", &reason);
+            }
         }
         Ok(())
     }
@@ -207,9 +233,10 @@ impl Batch<'_> {
         aggregate: &dyn AggregateType,
         place: &Place<'_>,
         mut next: CachedAggregate,
-    ) -> Result<(), StoreError> {
-        if next.version.0 - next.snapshot_at.0 >= self.known.snapshot_every {
-            let state = aggregate.write_state(&next.state).map_err(StoreError::Unstorable)?;
+    ) {
+        if next.version.0 - next.snapshot_at.0 >= self.known.snapshot_every
+            && let Some(state) = write_state(aggregate, &next)
+        {
             next.snapshot_at = next.version;
             next.bytes = u32::try_from(state.len()).unwrap_or(u32::MAX);
             let stream = place.command.stream.clone();
@@ -223,10 +250,9 @@ impl Batch<'_> {
             });
         }
         self.streams.insert(place.command.stream.clone(), Ok(Arc::new(next)));
-        Ok(())
     }
 
-    fn end(&mut self, place: &Place<'_>, status: OutcomeStatus, failure: Failure) {
+    fn end(&mut self, place: &Place<'_>, status: OutcomeStatus, failure: Failure, looked: Looked) {
         if status == OutcomeStatus::Dead {
             tracing::error!(
                 command = %place.command.id, command_type = place.command.command_type,
@@ -234,17 +260,11 @@ impl Batch<'_> {
                 trace_id = place.command.metadata.trace_id(), "command is dead: {}", failure.message
             );
         }
-        self.outcome(place, status, 0, None, Some(failure));
+        let ended = Ended { events: 0, reply: None, error: Some(failure) };
+        self.outcome(place, status, ended, looked);
     }
 
-    fn outcome(
-        &mut self,
-        place: &Place<'_>,
-        status: OutcomeStatus,
-        events: usize,
-        reply: Option<crate::message::RawJson>,
-        error: Option<Failure>,
-    ) {
+    fn outcome(&mut self, place: &Place<'_>, status: OutcomeStatus, ended: Ended, looked: Looked) {
         let command = place.command;
         let current = self.streams.get(&command.stream).and_then(|stream| stream.as_ref().ok());
         tracing::debug!(
@@ -256,10 +276,11 @@ impl Batch<'_> {
             partition: place.partition,
             log_offset: place.log_offset,
             status,
-            events,
+            decided_on: (looked == Looked::AtState).then(|| command.stream.clone()),
+            events: ended.events,
             version: current.map(|current| current.version).unwrap_or_default(),
-            reply,
-            error,
+            reply: ended.reply,
+            error: ended.error,
             attempts: 1,
             reply_to: command.reply_to.clone(),
         });
@@ -306,6 +327,31 @@ impl Batch<'_> {
         self.commit.messages.push(EventMessage { partition, events: events.len(), body });
         Ok(())
     }
+}
+
+/// Whether a command's end was decided on its stream's state.
+#[derive(Clone, Copy, PartialEq)]
+enum Looked {
+    AtState,
+    No,
+}
+
+/// How a command ended.
+struct Ended {
+    events: usize,
+    reply: Option<RawJson>,
+    error: Option<Failure>,
+}
+
+/// A state that cannot be written costs a snapshot, not a command.
+fn write_state(aggregate: &dyn AggregateType, current: &CachedAggregate) -> Option<Vec<u8>> {
+    let written = catch_unwind(AssertUnwindSafe(|| aggregate.write_state(&current.state)));
+    let written = written.unwrap_or_else(|_| Err("writing the state panicked".to_owned()));
+    written
+        .map_err(|error| {
+            tracing::error!(aggregate = aggregate.name(), %error, "no snapshot could be written");
+        })
+        .ok()
 }
 
 /// A command at its place.

@@ -8,7 +8,7 @@ use std::{
 use super::cache::CachedAggregate;
 use crate::{
     domain::{AggregateType, CommandFailure, Context, Decided, StoredEvent},
-    message::{CommandEnvelope, Failure, Timestamp, Version},
+    message::{CommandEnvelope, Failure, Timestamp},
     store::LoadedStream,
 };
 
@@ -20,6 +20,8 @@ pub(super) enum Verdict {
     Rejected(Failure),
     /// It cannot be executed.
     Dead(Failure),
+    /// Its payload is not what this release knows by its type; a newer one may.
+    Unreadable(String),
 }
 
 pub(super) fn decide(
@@ -53,6 +55,7 @@ pub(super) fn decide(
         Ok(Ok(decided)) => Verdict::Decided(decided),
         Ok(Err(CommandFailure::Rejected(failure))) => Verdict::Rejected(failure),
         Ok(Err(CommandFailure::Broken(failure))) => Verdict::Dead(failure),
+        Ok(Err(CommandFailure::Unreadable(error))) => Verdict::Unreadable(error.to_string()),
         Err(panic) => Verdict::Dead(Failure {
             code: "handler_panicked".into(),
             message: panic_message(panic.as_ref()),
@@ -66,17 +69,28 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     format!("the handler panicked: {}", text.unwrap_or("(no message)"))
 }
 
+/// Why a stream cannot be folded here.
+pub(super) enum Unreadable {
+    /// Its snapshot; the events alone may do.
+    Snapshot(String),
+    /// An event of it, or one is missing.
+    Event(String),
+}
+
 /// Folds a stream as it was loaded; an error if it holds something this release cannot read.
 pub(super) fn replay(
     aggregate: &dyn AggregateType,
     loaded: &LoadedStream,
-) -> Result<Arc<CachedAggregate>, String> {
-    let (mut state, mut version, mut bytes) = (aggregate.empty(), Version(0), 0_usize);
-    if let Some(snapshot) = &loaded.snapshot {
-        state = aggregate.read_state(&snapshot.state)?;
-        version = snapshot.version;
-        bytes = snapshot.state.len();
-    }
+) -> Result<Arc<CachedAggregate>, Unreadable> {
+    let read = || match &loaded.snapshot {
+        Some(snapshot) => aggregate.read_state(&snapshot.state),
+        None => Ok(aggregate.empty()),
+    };
+    let mut state = catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
+        .map_err(Unreadable::Snapshot)?;
+    let mut version = loaded.snapshot.as_ref().map(|snapshot| snapshot.version).unwrap_or_default();
+    let mut bytes = loaded.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
     let snapshot_at = version;
     for event in &loaded.events {
         let stored = StoredEvent {
@@ -85,7 +99,14 @@ pub(super) fn replay(
             data: &event.data,
         };
         let folded = catch_unwind(AssertUnwindSafe(|| aggregate.evolve(&mut state, &stored)));
-        folded.map_err(|panic| panic_message(panic.as_ref()))?.map_err(|e| e.to_string())?;
+        folded
+            .map_err(|panic| panic_message(panic.as_ref()))
+            .and_then(|folded| folded.map_err(|error| error.to_string()))
+            .map_err(Unreadable::Event)?;
+        if event.version != version.next() {
+            let text = format!("version {} follows {version}", event.version);
+            return Err(Unreadable::Event(text));
+        }
         version = event.version;
         bytes += event.data.as_str().len();
     }

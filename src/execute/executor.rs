@@ -62,6 +62,9 @@ pub enum RunEnd {
     Failed(StoreError),
 }
 
+/// How often a transaction that the server rolls back is tried before its batch is split.
+const MOST_ROLLBACKS: u32 = 8;
+
 /// Executes commands. Shared by the lanes of a process.
 pub struct Executor {
     registry: Arc<Registry>,
@@ -172,6 +175,7 @@ impl Executor {
         let mut delays = RetryPolicy::forever().start();
         let mut ended: Vec<CommandId> = Vec::new();
         let mut exclusively = false;
+        let mut rolled_back = 0;
         loop {
             match self.try_once(runs, &ended, unstorable, exclusively).await {
                 Ok((decisions, committed)) => {
@@ -195,6 +199,12 @@ impl Executor {
                     // After a lost reply to COMMIT the next try carries the same fences: if the
                     // first one took place after all, the checkpoint or an outcome says so.
                     self.forget(runs);
+                    exclusively = false;
+                    // The server answers, but rolls back again and again: not all need suffer.
+                    rolled_back += u32::from(matches!(error, StoreError::Transient(_)));
+                    if rolled_back > MOST_ROLLBACKS {
+                        return Err(error);
+                    }
                     metrics::counter!("adjutant_executor_retries_total").increment(1);
                     let Some(delay) = delays.next_delay() else { return Err(error) };
                     tracing::warn!(%error, ?delay, "the batch is tried again");
@@ -241,7 +251,11 @@ impl Executor {
             }
         }
         let loaded = self.store.load_streams(&missing).await?;
-        replay_all(&self.registry, &loaded, &mut streams);
+        let again = replay_all(&self.registry, &loaded, &mut streams);
+        if !again.is_empty() {
+            let loaded = self.store.load_streams(&again).await?;
+            replay_all(&self.registry, &loaded, &mut streams);
+        }
         let mut decisions = decide_all(&known, runs, streams)?;
         let commit = std::mem::take(&mut decisions.commit);
         let committed = self.store.commit_commands(commit).await?;
@@ -263,7 +277,9 @@ impl Executor {
             decided = Some(decisions);
             Ok(commit)
         };
-        let committed = self.store.commit_exclusively(needed, Box::new(decide)).await?;
+        let partitions = runs.iter().map(|run| run.partition).collect();
+        let committed =
+            self.store.commit_exclusively(&partitions, needed, Box::new(decide)).await?;
         let nothing = || StoreError::Internal("the store committed without a decision".to_owned());
         Ok((decided.ok_or_else(nothing)?, committed))
     }

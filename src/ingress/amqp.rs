@@ -6,7 +6,11 @@
 //! after the commit. What can never be accepted leaves through the outbox to `{prefix}.intake.dlq`
 //! with the reason in its headers; what cannot be accepted now waits, unacknowledged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +24,7 @@ use crate::{
 };
 
 /// As many messages are accepted together, and unacknowledged.
-const BATCH: u16 = 256;
+const BATCH: u16 = 64;
 
 /// What the AMQP intake needs.
 pub struct AmqpIntakeParts {
@@ -90,7 +94,11 @@ impl AmqpIntakeParts {
     }
 
     fn check(&self, delivery: IntakeDelivery) -> Checked {
-        let checked = self.read(&delivery);
+        // Rules and deserialisers are user code.
+        let checked = catch_unwind(AssertUnwindSafe(|| self.read(&delivery)));
+        let panicked =
+            |_| Err(Problem::new(ProblemCode::Internal, "checking the command panicked"));
+        let checked = checked.unwrap_or_else(panicked);
         (delivery, checked)
     }
 
@@ -172,10 +180,19 @@ impl AmqpIntakeParts {
             return true;
         }
         metrics::counter!("adjutant_intake_amqp_refused_total").increment(refused.len() as u64);
-        let messages: Vec<RejectedMessage> = refused.iter().map(rejected).collect();
+        // One by one: bodies may be as large as the broker allows.
+        for refused in &refused {
+            if !self.send_to_dead_letter(&rejected(refused)).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn send_to_dead_letter(&self, message: &RejectedMessage) -> bool {
         let mut delays = RetryPolicy::forever().start();
         loop {
-            match self.store.reject_messages(messages.clone()).await {
+            match self.store.reject_messages(vec![message.clone()]).await {
                 Ok(()) => return true,
                 // Written twice is better than lost: it is a dead letter, not an effect.
                 Err(error) if error.is_retryable() || matches!(error, StoreError::Unknown(_)) => {
@@ -199,8 +216,12 @@ impl AmqpIntakeParts {
 }
 
 fn rejected((delivery, problem): &(IntakeDelivery, Problem)) -> RejectedMessage {
-    // PostgreSQL and AMQP short strings both take it: printable, bounded.
-    let printable = |text: &str| text.replace('\0', "\\0").chars().take(1_000).collect::<String>();
+    // PostgreSQL takes no U+0000, an AMQP short string at most 255 bytes.
+    let printable = |text: &str| {
+        let mut text = text.replace('\0', " ");
+        text.truncate(text.floor_char_boundary(255));
+        text
+    };
     let mut headers = vec![
         ("adjutant-reason".to_owned(), problem.code.as_str().to_owned()),
         ("adjutant-detail".to_owned(), printable(&problem.detail)),

@@ -52,13 +52,15 @@ async fn run(
 ) {
     while let Some(first) = ids.recv().await {
         let batch = gather(first, &mut ids, within).await;
-        let mut delays = RetryPolicy::within(Duration::from_mins(1)).start();
+        let policy = RetryPolicy::forever();
+        let mut delays = policy.start();
         while let Err(error) = store.delete_outbox(&batch).await {
-            let Some(delay) = delays.next_delay() else {
-                tracing::error!(%error, "published rows stay in the outbox; they will be published again");
-                break;
-            };
-            tokio::time::sleep(delay).await;
+            tracing::debug!(%error, "published rows cannot be deleted yet");
+            tokio::time::sleep(delays.next_delay().unwrap_or(policy.max_interval)).await;
+            // The relay is gone: whoever comes next publishes these rows again, and nothing is lost.
+            if done.is_closed() {
+                return;
+            }
         }
         let _nobody_waits = done.send(batch);
     }

@@ -13,6 +13,12 @@ use crate::{
     store::{OutboxRow, StoreError},
 };
 
+/// After how long a message is tried again that the broker did not take.
+const POSTPONE: Duration = Duration::from_secs(5);
+
+/// A page of this many bytes may have been cut short by the store's limit of 8 MiB.
+const PAGE_BYTES: usize = 7 * 1024 * 1024;
+
 /// Runs until stopped; after any error of the broker it begins anew with what is not confirmed.
 pub(super) async fn run(mut parts: RelayParts) {
     let policy = RetryPolicy { initial: Duration::from_millis(50), ..RetryPolicy::forever() };
@@ -82,6 +88,8 @@ struct Session<'a> {
     /// When the next read is due even without a hint.
     next_read: Instant,
     confirmed_any: bool,
+    /// Rows that the broker did not take, and when each is tried again.
+    postponed: Vec<(Instant, i64)>,
 }
 
 impl<'a> Session<'a> {
@@ -97,13 +105,16 @@ impl<'a> Session<'a> {
             clearer,
             next_read: Instant::now(),
             confirmed_any: false,
+            postponed: Vec::new(),
         }
     }
 
     async fn run(&mut self) -> Result<(), BrokerError> {
         let signals = self.parts.signals.clone();
         loop {
-            let may_read = self.in_flight.len() < self.parts.settings.in_flight
+            // Rows that wait for their deletion count, too: memory stays bounded.
+            let may_read = self.held.len() < 8 * self.parts.settings.in_flight
+                && self.in_flight.len() < self.parts.settings.in_flight
                 && self.in_flight_bytes < self.parts.settings.in_flight_bytes;
             tokio::select! {
                 biased;
@@ -132,6 +143,7 @@ impl<'a> Session<'a> {
 
     async fn read_and_publish(&mut self) -> Result<(), BrokerError> {
         let settings = self.parts.settings.clone();
+        self.take_up_postponed();
         self.next_read = Instant::now() + settings.poll;
         let partitions: Vec<Partition> = self.parts.partitions.borrow().clone();
         if partitions.is_empty() {
@@ -149,10 +161,11 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
         };
-        if (page.rows.len() as i64) < limit {
+        let bytes: usize = page.rows.iter().map(|row| row.body.len()).sum();
+        if (page.rows.len() as i64) < limit && bytes < PAGE_BYTES {
             self.bound = page.next_bound;
         } else {
-            self.next_read = Instant::now(); // there is more
+            self.next_read = Instant::now(); // there may be more
         }
         metrics::histogram!("adjutant_relay_page_rows").record(page.rows.len() as f64);
         for row in page.rows {
@@ -160,6 +173,18 @@ impl<'a> Session<'a> {
             self.publish(row).await?;
         }
         Ok(())
+    }
+
+    /// Rows whose time has come are no longer held, and the bound goes back to find them.
+    fn take_up_postponed(&mut self) {
+        let now = Instant::now();
+        let (due, later): (Vec<_>, Vec<_>) =
+            self.postponed.drain(..).partition(|(at, _)| *at <= now);
+        self.postponed = later;
+        for (_, id) in due {
+            self.held.remove(&id);
+            self.bound = 0;
+        }
     }
 
     fn report_read_error(&mut self, error: &StoreError) {
@@ -220,17 +245,20 @@ impl<'a> Session<'a> {
         match confirmation {
             Confirmation::Published => self.clearer.delete(done.id),
             _ if done.carries_log => self.clearer.delete(done.id),
-            Confirmation::Unroutable if done.is_reply => {
+            _ if done.is_reply => {
                 metrics::counter!("adjutant_replies_dropped_total").increment(1);
-                tracing::info!(outbox_id = done.id, "the reply's queue is gone; dropped");
+                tracing::info!(outbox_id = done.id, result, "nobody takes the reply; dropped");
                 self.clearer.delete(done.id);
             }
             Confirmation::Unroutable | Confirmation::Refused => {
-                // Only the intake's dead letters are left: the row stays and is tried again.
-                return Err(BrokerError::Unavailable(format!(
-                    "outbox row {} was {result}, but must not be lost",
-                    done.id
-                )));
+                // Only the intake's dead letters are left: the row stays, holds up no other, and
+                // is tried again later.
+                tracing::warn!(
+                    outbox_id = done.id,
+                    result,
+                    "a message that must not be lost waits"
+                );
+                self.postponed.push((Instant::now() + POSTPONE, done.id));
             }
         }
         Ok(())
@@ -245,7 +273,10 @@ impl<'a> Session<'a> {
                 () = sleep_until(deadline) => break,
             }
         }
-        self.clearer.finish().await;
+        let finished = tokio::time::timeout_at(deadline, self.clearer.finish()).await;
+        if finished.is_err() {
+            tracing::info!("published rows were not deleted in time; they will be published again");
+        }
         Ok(())
     }
 }

@@ -264,11 +264,11 @@ fn start_relay(
         // While it drains it goes on with what it had: others may publish the same, harmlessly.
         while tokio::select! { biased; () = ended.cancelled() => false, changed = ownership.changed() => changed.is_ok() }
         {
-            let relay = ownership.borrow_and_update().relay.clone();
+            let owned = ownership.borrow_and_update().clone();
             sender.send_if_modified(|current| {
-                let changed = *current != relay && !relay.is_empty();
+                let changed = *current != owned.relay && !owned.draining;
                 if changed {
-                    *current = relay;
+                    *current = owned.relay;
                 }
                 changed
             });

@@ -1,5 +1,7 @@
 //! What the executor needs: loading streams and committing decisions.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use super::StoreError;
@@ -76,6 +78,9 @@ pub struct NewOutcome {
     pub log_offset: Option<Offset>,
     /// How it ended.
     pub status: OutcomeStatus,
+    /// The stream on whose state it was decided, at [`Self::version`] if without events; has grown
+    /// since → [`Fence::StreamVersion`](super::Fence). `None`: no state was looked at.
+    pub decided_on: Option<StreamId>,
     /// How many of the partition's new events are its own. They stand in [`CommandCommit::events`]
     /// in the order of the outcomes.
     pub events: usize,
@@ -188,10 +193,11 @@ pub trait Execution: Send + Sync {
     -> Result<CommittedCommands, StoreError>;
 
     /// The second try after [`Fence::StreamVersion`](super::Fence): takes the event-log locks of
-    /// the streams' partitions, reads the streams, lets `decide` decide and commits, so that no
+    /// all these partitions, reads the streams, lets `decide` decide and commits, so that no
     /// other writer can come between.
     async fn commit_exclusively(
         &self,
+        partitions: &BTreeSet<Partition>,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError>;

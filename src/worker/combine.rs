@@ -1,16 +1,20 @@
 //! Combines what the partition loops of a process bring into one transaction: each loop hands over
 //! a run and waits; runs that arrive while a transaction is under way share the next one.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     execute::RunEnd,
     message::{Offset, Partition},
-    store::Entry,
+    store::{Entry, StoreError},
 };
+
+/// How often other tasks that are ready get a turn before a batch is closed.
+const YIELDS: usize = 4;
 
 /// Entries of one partition, in order, behind a checkpoint.
 #[derive(Clone, Debug)]
@@ -67,6 +71,10 @@ async fn run(
     mut waiting: mpsc::Receiver<(HandlerRun, oneshot::Sender<RunEnd>)>,
 ) {
     while let Some((first, answer)) = waiting.recv().await {
+        // Loops whose entries are here already get their turn first: no waiting, only fairness.
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+        }
         let mut entries = first.entries.len();
         let (mut runs, mut answers) = (vec![first], vec![answer]);
         while entries < max_entries
@@ -76,7 +84,14 @@ async fn run(
             runs.push(run);
             answers.push(answer);
         }
-        let ends = handler.handle(runs).await;
+        let count = runs.len();
+        // User code is caught where it is called; a panic that comes this far must still not end
+        // the group.
+        let ends = AssertUnwindSafe(handler.handle(runs)).catch_unwind().await;
+        let ends = ends.unwrap_or_else(|_| {
+            let failed = || RunEnd::Failed(StoreError::Internal("the handler panicked".to_owned()));
+            (0..count).map(|_| failed()).collect()
+        });
         for (answer, end) in answers.into_iter().zip(ends) {
             // A loop that is gone needs no answer: its successor reads the checkpoint.
             let _ = answer.send(end);

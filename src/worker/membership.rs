@@ -43,6 +43,8 @@ pub struct Ownership {
     pub groups: BTreeMap<GroupName, Vec<Partition>>,
     /// Whether another process relays, too (and wants to be told of new rows).
     pub relay_elsewhere: bool,
+    /// It is stopping: it consumes nothing any more, but still relays what it had.
+    pub draining: bool,
 }
 
 /// The member of a group that should own a partition: the one with the highest hash.
@@ -161,7 +163,7 @@ impl Joined {
                 biased;
                 () = drain.notified() => {
                     self.beat.draining = true;
-                    self.ownership.send_replace(Ownership::default());
+                    self.ownership.send_replace(Ownership { draining: true, ..Ownership::default() });
                 }
                 () = self.parts.members_changed.notified() => {}
                 () = tokio::time::sleep(self.parts.settings.heartbeat) => {}
@@ -202,7 +204,7 @@ impl Joined {
 
     fn owned(&self, members: &[Member]) -> Ownership {
         if self.beat.draining {
-            return Ownership::default();
+            return Ownership { draining: true, ..Ownership::default() };
         }
         let mine = |able: &[&Member], name: &str| -> Vec<Partition> {
             let all = self.parts.store.identity().partitions.all();
@@ -222,6 +224,7 @@ impl Joined {
             .collect();
         Ownership {
             groups: groups.collect(),
+            draining: false,
             relay: mine(&relays, "relay"),
             relay_elsewhere: relays.iter().any(|member| member.id != self.parts.id),
         }

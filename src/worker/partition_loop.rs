@@ -51,7 +51,6 @@ impl From<BrokerError> for Interruption {
 
 impl PartitionLoop {
     pub(super) async fn run(self) {
-        self.parts.handler.partition_starts(self.source.partition);
         let mut state = State {
             next: Offset(1),
             consumer: None,
@@ -61,6 +60,7 @@ impl PartitionLoop {
         let mut read_checkpoint = true;
         while !self.stop.is_cancelled() {
             if read_checkpoint {
+                self.parts.handler.partition_starts(self.source.partition);
                 let Some(next) = self.next_after_checkpoint().await else { return };
                 state.next = next;
                 read_checkpoint = false;
@@ -70,7 +70,9 @@ impl PartitionLoop {
                 Interruption::Moved => {
                     tracing::debug!(source = %self.source, "the checkpoint was moved by another process");
                     metrics::counter!("adjutant_checkpoint_fenced_total", "group" => self.source.group.to_string()).increment(1);
-                    self.parts.handler.partition_starts(self.source.partition);
+                    // What it holds unacknowledged would fill its window for ever.
+                    state.consumer = None;
+                    state.reopen_at = Instant::now();
                     read_checkpoint = true;
                 }
                 Interruption::Road(error) => {
@@ -97,20 +99,25 @@ impl PartitionLoop {
             let step = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Interruption::Stopped,
-                delivery = next_delivery(&mut state.consumer) => {
-                    look_at_head = Instant::now() + self.parts.settings.quiet;
-                    match delivery {
-                        Ok(delivery) => self.apply_deliveries(state, delivery).await,
-                        Err(error) => Err(error.into()),
-                    }
-                }
-                () = sleep_until(state.reopen_at), if state.consumer.is_none() => {
-                    self.open(state).await;
-                    Ok(())
-                }
+                // Before the road: what it brings may be of no use for as long as it likes.
                 () = sleep_until(look_at_head) => {
                     look_at_head = Instant::now() + self.parts.settings.quiet;
                     self.catch_up(state).await
+                }
+                delivery = next_delivery(&mut state.consumer) => match delivery {
+                    Ok(delivery) => {
+                        let before = state.next;
+                        let applied = self.apply_deliveries(state, delivery).await;
+                        if state.next > before {
+                            look_at_head = Instant::now() + self.parts.settings.quiet;
+                        }
+                        applied
+                    }
+                    Err(error) => Err(error.into()),
+                },
+                () = sleep_until(state.reopen_at), if state.consumer.is_none() => {
+                    self.open(state).await;
+                    Ok(())
                 }
             };
             if let Err(interruption) = step {

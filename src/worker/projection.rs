@@ -49,6 +49,9 @@ struct Remembered {
     row: Arc<DocumentRow>,
 }
 
+/// How often a transaction that the server rolls back is tried before its batch is split.
+const MOST_ROLLBACKS: u32 = 8;
+
 /// Bookkeeping of a remembered document.
 const ENTRY_OVERHEAD: usize = 256;
 
@@ -83,6 +86,7 @@ impl ProjectionHandler {
         let started = Instant::now();
         let touched = self.touched(runs)?;
         let mut delays = RetryPolicy::forever().start();
+        let mut rolled_back = 0;
         loop {
             let result = match self.projection.scope() {
                 Scope::Stream => self.apply_streams(runs, &touched).await,
@@ -95,6 +99,11 @@ impl ProjectionHandler {
                 {
                     // After a lost reply to COMMIT the compare-and-set tells whether it took place.
                     self.forget(&touched);
+                    // The server answers, but rolls back again and again: not all need suffer.
+                    rolled_back += u32::from(matches!(error, StoreError::Transient(_)));
+                    if rolled_back > MOST_ROLLBACKS {
+                        return Err(error.into());
+                    }
                     let Some(delay) = delays.next_delay() else { return Err(error.into()) };
                     tracing::warn!(group = %self.group, %error, ?delay, "the batch is tried again");
                     tokio::select! {
@@ -226,7 +235,9 @@ impl ProjectionHandler {
             data: &event.data,
         };
         Ok(EventRecord {
-            decoded: self.registry.decode_event(&stored).map_err(|error| error.to_string())?,
+            decoded: catch_unwind(AssertUnwindSafe(|| self.registry.decode_event(&stored)))
+                .map_err(|_| "decoding it panicked".to_owned())?
+                .map_err(|error| error.to_string())?,
             stream: event.stream.clone(),
             version: event.version,
             position: Position { partition, offset: entry.offset },
@@ -248,7 +259,10 @@ impl ProjectionHandler {
         let unreadable = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
         let mut folded = rows
             .map(|row| {
-                let document = self.projection.read(row.value.as_ref()).map_err(unreadable)?;
+                let read = || self.projection.read(row.value.as_ref());
+                let document = catch_unwind(AssertUnwindSafe(read))
+                    .map_err(|_| panicked("reading", &row.key))?
+                    .map_err(unreadable)?;
                 Ok(Folding { row, document, changes: 0, as_of: BTreeMap::new() })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
@@ -265,7 +279,9 @@ impl ProjectionHandler {
             if folding.changes == 0 {
                 continue;
             }
-            let value = self.projection.write(&folding.document);
+            let write = || self.projection.write(&folding.document);
+            let value = catch_unwind(AssertUnwindSafe(write))
+                .map_err(|_| panicked("writing", &folding.row.key))?;
             let mut as_of: BTreeMap<Partition, Offset> =
                 folding.row.as_of.iter().map(|p| (p.partition, p.offset)).collect();
             as_of.extend(folding.as_of);
@@ -430,6 +446,10 @@ struct Folding<'a> {
     document: Document,
     changes: i64,
     as_of: BTreeMap<Partition, Offset>,
+}
+
+fn panicked(what: &str, key: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what} the document `{key}` panicked"))
 }
 
 /// An event that cannot be applied.

@@ -6,7 +6,7 @@ use adjutant::{
     broker::Broker,
     message::{CommandId, OutcomeStatus},
     service::Process,
-    store::{Execution, Intake, NewCommand, Queries, Role, Store, Views},
+    store::{Entry, Execution, Intake, LogKind, Logs, NewCommand, Queries, Role, Store, Views},
 };
 
 use crate::support::{
@@ -92,7 +92,7 @@ async fn lost_messages_are_found_in_the_log_within_five_seconds() {
     .await;
     let took = lost_at.elapsed();
     println!("found after {took:?}");
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(took < Duration::from_secs(8), "5 s are promised; this machine is shared: {took:?}");
     process.stop(Duration::from_secs(10)).await;
 }
 
@@ -148,14 +148,31 @@ async fn redelivered_messages_change_nothing() {
     // The same messages again, as a relay does that died before it deleted its rows.
     let pool = site.database.pool().await;
     let version = site.store.view("counters", "c0").await.expect("view").expect("there").version;
-    sqlx::query(
-        "INSERT INTO adjutant.outbox (partition, route, first_offset, entries, content_type, body, recorded_at)
-         SELECT l.partition, 1, l.first, 0, 'application/msgpack', ''::bytea, clock_timestamp()
-           FROM (SELECT partition, min(\"offset\") AS first FROM adjutant.command_log GROUP BY 1) AS l",
-    )
-    .execute(&pool)
-    .await
-    .expect("insert");
+    for partition in site.store.identity().partitions.all() {
+        let from = adjutant::message::Offset(1);
+        let entries =
+            site.store.read_log(LogKind::Commands, partition, from, 100).await.expect("log");
+        let commands: Vec<_> = entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                Entry::Command(entry) => Some(entry.command),
+                Entry::Event(_) => None,
+            })
+            .collect();
+        if commands.is_empty() {
+            continue;
+        }
+        sqlx::query(
+            "INSERT INTO adjutant.outbox (partition, route, first_offset, entries, content_type, body, recorded_at)
+             VALUES ($1, 1, 1, $2, 'application/msgpack', $3, clock_timestamp())",
+        )
+        .bind(partition.0)
+        .bind(commands.len() as i32)
+        .bind(adjutant::message::encode_commands(&commands).expect("encode"))
+        .execute(&pool)
+        .await
+        .expect("insert");
+    }
     process.signals().outbox_written();
     let more =
         accept(&site, &process, (0..9).map(|i| add(&format!("c{}", i % 3), 1)).collect()).await;

@@ -61,6 +61,7 @@ fn appended(store: &PostgresStore, counter: &str, version: i64) -> CommandCommit
             command_id,
             partition,
             log_offset: None,
+            decided_on: Some(stream.clone()),
             status: OutcomeStatus::Succeeded,
             events: 1,
             version: Version(version),
@@ -298,7 +299,9 @@ async fn the_second_try_under_the_lock_sees_every_committed_event() {
                         let version = loaded[0].events.last().map_or(0, |event| event.version.0);
                         Ok(appended(&inner, "hot", version + 1))
                     };
-                    let done = store.commit_exclusively(&streams, Box::new(decide)).await;
+                    let partitions = [store.identity().partitions.of(&streams[0].0)].into();
+                    let done =
+                        store.commit_exclusively(&partitions, &streams, Box::new(decide)).await;
                     done.expect("cannot conflict");
                 }
             })
@@ -334,6 +337,135 @@ async fn a_document_of_one_stream_that_two_partitions_feed_is_refused() {
     store.commit_view(commit(1)).await.expect("commit");
     let refused = store.commit_view(commit(2)).await;
     assert!(matches!(refused, Err(StoreError::ScopeViolated(_))), "{refused:?}");
+}
+
+/// Law 5: a decision without events collides with no version, and is fenced all the same.
+#[tokio::test]
+async fn a_rejection_that_was_decided_on_an_old_state_is_refused() {
+    let database = Database::migrated().await;
+    let store = database.store().await;
+    store.commit_commands(appended(&store, "a", 1)).await.expect("commit");
+    let rejected = |version: i64| {
+        let mut commit = appended(&store, "a", 2);
+        commit.events.clear();
+        commit.outcomes[0].status = OutcomeStatus::Rejected;
+        commit.outcomes[0].events = 0;
+        commit.outcomes[0].version = Version(version);
+        commit
+    };
+    for stale in [0, 2] {
+        let refused = store.commit_commands(rejected(stale)).await;
+        assert!(matches!(refused, Err(StoreError::Fenced(Fence::StreamVersion))), "{refused:?}");
+    }
+    store.commit_commands(rejected(1)).await.expect("on the present state");
+    assert_eq!(count(&database.pool().await, "outcomes").await, 2);
+}
+
+/// Law 3: a view and its checkpoint move together, or neither does.
+#[tokio::test]
+async fn a_view_is_not_written_when_its_checkpoint_is_elsewhere() {
+    let database = Database::migrated().await;
+    let store = database.store().await;
+    for version in 1..=3 {
+        store.commit_commands(appended(&store, "a", version)).await.expect("commit");
+    }
+    let partition = store.identity().partitions.of(&stream("a"));
+    let group = GroupName::projection("v");
+    let moved = |from, to| {
+        let (from, to) = (Offset(from), Offset(to));
+        vec![CheckpointMove { group: group.clone(), partition, from, to }]
+    };
+    let commit = |version, from, to| ViewCommit {
+        view: "v".into(),
+        documents: vec![one_document("k", partition, version)],
+        checkpoints: moved(from, to),
+    };
+    store.commit_view(commit(1, 0, 1)).await.expect("commit");
+    for (from, to) in [(0, 1), (0, 2), (2, 3)] {
+        let refused = store.commit_view(commit(9, from, to)).await;
+        assert!(matches!(refused, Err(StoreError::Fenced(Fence::Checkpoint))), "{refused:?}");
+    }
+    let request =
+        FoldRequest { view: "v".into(), keys: vec!["s".into()], checkpoints: moved(0, 2) };
+    let fold = |rows: Vec<adjutant::store::DocumentRow>| {
+        Ok(rows
+            .iter()
+            .map(|row| DocumentWrite { partition: None, ..one_document(&row.key, partition, 1) })
+            .collect())
+    };
+    let refused = store.fold_shared(request, Box::new(fold)).await;
+    assert!(matches!(refused, Err(StoreError::Fenced(Fence::Checkpoint))), "{refused:?}");
+    let rows = store.load_documents("v", &["k".into(), "s".into()]).await.expect("load");
+    assert_eq!(
+        (rows[0].version, rows[1].version),
+        (1, 0),
+        "nothing was written with a stale checkpoint"
+    );
+    assert_eq!(store.checkpoints(&group).await.expect("checkpoints")[partition.index()], Offset(1));
+}
+
+/// Law 4, for the event log: writers of one partition that share no stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_event_log_is_gapless_under_concurrent_writers() {
+    let database = Database::with_partitions(1).await;
+    let store = database.store().await;
+    let writers: Vec<_> = (0..6)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for version in 1..=20 {
+                    let commit = appended(&store, &format!("w{writer}"), version);
+                    store.commit_commands(commit).await.expect("waits for the lock, and succeeds");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.expect("writer");
+    }
+    let logs = offsets(&database.pool().await, "events").await;
+    assert_gapless(&logs);
+    assert_eq!(logs[0].1.len(), 120);
+}
+
+/// Law 2: what the broker is to be told stands in the transaction of what it is about.
+#[tokio::test]
+async fn outbox_rows_are_written_with_what_they_tell_or_not_at_all() {
+    let database = Database::migrated().await;
+    let store = database.store().await;
+    let pool = database.pool().await;
+    store.accept((0..5).map(|i| add(&format!("c{i}"), 1)).collect()).await.expect("accept");
+    let told: i64 = sqlx::query_scalar("SELECT sum(entries) FROM adjutant.outbox WHERE route = 1")
+        .fetch_one(&pool)
+        .await
+        .expect("told");
+    assert_eq!(told, 5);
+    let mut batch = vec![add("x", 1)];
+    batch[0].payload = RawJson::from_trusted("{\"amount\": \"\\u0000\"}".into());
+    store.accept(batch).await.expect_err("cannot be stored");
+    let with_message = |version| {
+        let mut commit = appended(&store, "a", version);
+        let partition = commit.events[0].partition;
+        commit.messages.push(adjutant::store::EventMessage {
+            partition,
+            events: 1,
+            body: b"told".to_vec(),
+        });
+        commit
+    };
+    store.commit_commands(with_message(1)).await.expect("commit");
+    store.commit_commands(with_message(1)).await.expect_err("the version is taken");
+    let rows: Vec<(i16, i32, Option<i64>)> =
+        sqlx::query_as("SELECT route, entries, first_offset FROM adjutant.outbox WHERE route = 2")
+            .fetch_all(&pool)
+            .await
+            .expect("rows");
+    assert_eq!(rows, [(2, 1, Some(1))]);
+    let told: i64 = sqlx::query_scalar("SELECT sum(entries) FROM adjutant.outbox WHERE route = 1")
+        .fetch_one(&pool)
+        .await
+        .expect("told");
+    assert_eq!(told, 5);
 }
 
 /// An absent row cannot be locked: broken by leaving out the empty insert.

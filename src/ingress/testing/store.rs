@@ -172,6 +172,7 @@ impl Execution for MemoryStore {
     }
     async fn commit_exclusively(
         &self,
+        _: &std::collections::BTreeSet<Partition>,
         _: &[(StreamId, i16)],
         _: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {

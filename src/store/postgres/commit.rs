@@ -21,7 +21,7 @@ const COMMIT: &str = "
     SELECT v_heads, v_now
       FROM adjutant.commit_commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
            $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
-           $32, $33, $34, $35)";
+           $32, $33, $34, $35, $36, $37, $38)";
 
 /// Sorted by the caller. Served by snapshots_pkey.
 const SNAPSHOTS: &str = "
@@ -63,13 +63,12 @@ impl Execution for PostgresStore {
 
     async fn commit_exclusively(
         &self,
+        partitions: &BTreeSet<Partition>,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
         let mut transaction = self.transaction().await?;
-        let partitions: BTreeSet<i16> =
-            streams.iter().map(|(stream, _)| self.partitions().of(stream).0).collect();
-        let partitions: Vec<i16> = partitions.into_iter().collect();
+        let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
         let lock = transaction.prepare(LOCK).await?;
         transaction.begin_with(&lock, &[&partitions]).await?;
         let keys = self.stream_keys(streams);
@@ -77,7 +76,9 @@ impl Execution for PostgresStore {
         let snapshots = transaction.query(&snapshots, &keys.params()).await?;
         let events = transaction.prepare(streams::EVENTS).await?;
         let events = transaction.query(&events, &keys.params()).await?;
-        let commit = decide(streams::loaded(streams, &snapshots, &events)?)?;
+        let mut commit = decide(streams::loaded(streams, &snapshots, &events))?;
+        // Snapshot rows can wait, and the log locks are held already: another commit writes them.
+        commit.snapshots.clear();
         self.send_commit(transaction, &commit, Begin::Done).await
     }
 
@@ -137,7 +138,7 @@ impl PostgresStore {
 
 type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
-/// The function's 35 parameters, column by column.
+/// The function's 38 parameters, column by column.
 #[derive(Default)]
 struct CommitColumns<'a> {
     partitions: Vec<i16>,
@@ -171,6 +172,9 @@ struct CommitColumns<'a> {
     aside_buckets: Vec<i16>,
     aside_delays: Vec<i64>,
     aside_reasons: Vec<&'a str>,
+    eventless_partitions: Vec<i16>,
+    eventless_streams: Vec<&'a str>,
+    eventless_versions: Vec<i64>,
     group: &'a str,
     checkpoint_partitions: Vec<i16>,
     checkpoint_from: Vec<i64>,
@@ -209,6 +213,7 @@ impl<'a> CommitColumns<'a> {
         let mut columns = Self { partitions: partitions.into_iter().collect(), ..Self::default() };
         columns.add_events(commit)?;
         columns.add_outcomes(commit)?;
+        columns.add_eventless(commit);
         columns.add_messages(commit);
         for aside in &commit.set_aside {
             columns.aside_partitions.push(aside.partition.0);
@@ -264,6 +269,21 @@ impl<'a> CommitColumns<'a> {
         Ok(())
     }
 
+    /// The streams whose last decision in this transaction has no events.
+    fn add_eventless(&mut self, commit: &'a CommandCommit) {
+        let mut last = BTreeMap::new();
+        for outcome in &commit.outcomes {
+            if let Some(stream) = &outcome.decided_on {
+                last.insert(stream, outcome);
+            }
+        }
+        for (stream, outcome) in last.into_iter().filter(|(_, outcome)| outcome.events == 0) {
+            self.eventless_partitions.push(outcome.partition.0);
+            self.eventless_streams.push(stream.as_str());
+            self.eventless_versions.push(outcome.version.0);
+        }
+    }
+
     fn add_messages(&mut self, commit: &'a CommandCommit) {
         let mut places = Places::default();
         for message in &commit.messages {
@@ -307,6 +327,9 @@ impl<'a> CommitColumns<'a> {
             &self.aside_buckets,
             &self.aside_delays,
             &self.aside_reasons,
+            &self.eventless_partitions,
+            &self.eventless_streams,
+            &self.eventless_versions,
             &self.group,
             &self.checkpoint_partitions,
             &self.checkpoint_from,

@@ -1,6 +1,6 @@
 //! What PostgreSQL's answers mean.
 
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::store::{Fence, StoreError};
 
@@ -17,7 +17,8 @@ pub(super) fn before_commit(error: tokio_postgres::Error) -> StoreError {
 /// that nothing took place; a lost connection says nothing.
 pub(super) fn after_commit(error: tokio_postgres::Error) -> StoreError {
     match error.as_db_error() {
-        Some(answer) if answer.severity() == "ERROR" => from_answer(answer),
+        // Not `severity()`: that one is in the server's language.
+        Some(answer) if answer.parsed_severity() == Some(Severity::Error) => from_answer(answer),
         None if is_value_error(&error) => StoreError::Unstorable(with_sources(&error)),
         _ => StoreError::Unknown(with_sources(&error)),
     }
@@ -55,6 +56,7 @@ fn from_answer(answer: &DbError) -> StoreError {
     match answer.code().code() {
         "AJ001" => return StoreError::Fenced(Fence::Checkpoint),
         "AJ002" | "AJ004" => return StoreError::Fenced(Fence::NotInLog),
+        "AJ005" => return StoreError::Fenced(Fence::StreamVersion),
         "AJ003" => return StoreError::ScopeViolated(answer.message().to_owned()),
         _ => {}
     }

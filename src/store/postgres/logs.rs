@@ -20,8 +20,8 @@ const READ_COMMANDS: &str = "
     SELECT * FROM (
         SELECT l.\"offset\", c.id, c.type, c.stream, c.payload::text, c.metadata::text,
                c.expected_version, c.reply_to::text, c.accepted_at,
-               sum(pg_column_size(c.payload)) OVER (ORDER BY l.\"offset\")
-                   - pg_column_size(c.payload) AS bytes_before
+               sum(octet_length(c.payload::text)) OVER (ORDER BY l.\"offset\")
+                   - octet_length(c.payload::text) AS bytes_before
           FROM adjutant.command_log l
           JOIN adjutant.commands c ON c.bucket = l.bucket AND c.id = l.command_id
          WHERE l.partition = $1 AND l.\"offset\" >= $2
@@ -34,8 +34,8 @@ const READ_EVENTS: &str = "
     SELECT * FROM (
         SELECT e.\"offset\", e.recorded_at, e.stream, e.version, e.type, e.schema_version,
                e.data::text, e.command_id, e.metadata::text,
-               sum(pg_column_size(e.data)) OVER (ORDER BY e.\"offset\")
-                   - pg_column_size(e.data) AS bytes_before
+               sum(octet_length(e.data::text)) OVER (ORDER BY e.\"offset\")
+                   - octet_length(e.data::text) AS bytes_before
           FROM adjutant.events e
          WHERE e.partition = $1 AND e.\"offset\" >= $2
          ORDER BY e.\"offset\" LIMIT $3) AS page

@@ -20,7 +20,10 @@ mod streams;
 mod transaction;
 mod views;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sqlx::PgPool;
@@ -67,6 +70,8 @@ pub struct PostgresStore {
     hot: deadpool_postgres::Pool,
     read: PgPool,
     identity: Identity,
+    /// Transactions before this one have left no row in the outbox.
+    depth_bound: AtomicU64,
 }
 
 impl PostgresStore {
@@ -76,7 +81,7 @@ impl PostgresStore {
         let hot = pool::hot(&settings)?;
         let read = pool::read(&settings)?;
         let identity = migrate::check(&read).await?;
-        Ok(Self { settings, hot, read, identity })
+        Ok(Self { settings, hot, read, identity, depth_bound: AtomicU64::new(0) })
     }
 
     /// A session of each pool, for a test that reads their settings.

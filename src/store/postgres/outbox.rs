@@ -1,5 +1,7 @@
 //! Reading and clearing the outbox; promoting the schedule.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
@@ -9,18 +11,24 @@ use crate::{
     store::{Outbox, OutboxPage, OutboxRow, StoreError},
 };
 
-/// The bound and the rows come from one snapshot. Served by outbox_by_transaction.
+/// The bound and the rows come from one snapshot. Served by outbox_by_transaction: the ids are
+/// looked up by the bound first, because a plan that walks the key in order reads every dead row
+/// that a pinned snapshot holds. A page has about 8 MiB at most (and at least a row).
 const READ: &str = "
     SELECT s.xmin::text, o.id, o.partition, o.route, o.queue, o.first_offset, o.entries,
            o.recorded_at, o.age_ms, o.correlation_id, o.content_type, o.headers::text, o.body,
            o.xid::text
       FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin) AS s
       LEFT JOIN LATERAL (
+           WITH waiting AS MATERIALIZED (
+               SELECT b.id, octet_length(b.body) AS bytes FROM adjutant.outbox b
+                WHERE b.xid >= $2::text::xid8 AND b.partition = ANY($1::smallint[])
+                  AND b.id <> ALL($3::bigint[])),
+           page AS (SELECT w.id, sum(w.bytes) OVER (ORDER BY w.id) - w.bytes AS bytes_before
+                      FROM (SELECT * FROM waiting ORDER BY id LIMIT $4) AS w)
            SELECT b.*, (EXTRACT(EPOCH FROM clock_timestamp() - b.recorded_at) * 1000)::bigint AS age_ms
-             FROM adjutant.outbox b
-            WHERE b.xid >= $2::text::xid8 AND b.partition = ANY($1::smallint[])
-              AND b.id <> ALL($3::bigint[])
-            ORDER BY b.id LIMIT $4) AS o ON true
+             FROM page JOIN adjutant.outbox b USING (id)
+            WHERE page.bytes_before <= 8388608) AS o ON true
      ORDER BY o.id";
 
 /// Served by outbox_pkey.
@@ -34,10 +42,12 @@ const DROP_AGED: &str = "
            AND recorded_at < clock_timestamp() - $2::bigint * interval '1 millisecond'
          ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED)";
 
-/// Served by outbox_pkey.
+/// From the oldest transaction on that may have left a row. Served by outbox_by_transaction.
 const DEPTH: &str = "
-    SELECT count(*), COALESCE((EXTRACT(EPOCH FROM clock_timestamp() - min(recorded_at)) * 1000), 0)::bigint
-      FROM (SELECT recorded_at FROM adjutant.outbox ORDER BY id LIMIT $1) AS o";
+    SELECT count(*), COALESCE((EXTRACT(EPOCH FROM clock_timestamp() - min(recorded_at)) * 1000), 0)::bigint,
+           LEAST(min(xid::text::bigint), pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+      FROM (SELECT recorded_at, xid FROM adjutant.outbox WHERE xid >= $2::text::xid8
+             ORDER BY xid LIMIT $1) AS o";
 
 /// Served by schedule_pkey and commands_pkey.
 const TAKE_DUE: &str = "
@@ -103,7 +113,10 @@ impl Outbox for PostgresStore {
     async fn outbox_depth(&self, limit: i64) -> Result<(i64, i64), StoreError> {
         let client = self.hot().await?;
         let depth = pool::prepare(&client, DEPTH).await?;
-        let row = client.query_one(&depth, &[&limit]).await.map_err(errors::before_commit)?;
+        let bound = self.depth_bound.load(Ordering::Relaxed).to_string();
+        let row = client.query_one(&depth, &[&limit, &bound]).await;
+        let row = row.map_err(errors::before_commit)?;
+        self.depth_bound.store(row.get::<_, i64>(2).unsigned_abs(), Ordering::Relaxed);
         Ok((row.get(0), row.get(1)))
     }
 

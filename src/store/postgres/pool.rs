@@ -25,7 +25,8 @@ fn session_setup(settings: &PostgresSettings, idle_in_transaction: Duration) -> 
                 set_config('statement_timeout', '{}', false), \
                 set_config('lock_timeout', '{}', false), \
                 set_config('idle_in_transaction_session_timeout', '{}', false), \
-                set_config('jit', 'off', false)",
+                set_config('jit', 'off', false), \
+                set_config('max_parallel_workers_per_gather', '0', false)",
         settings.statement_timeout.as_millis(),
         settings.lock_timeout.as_millis(),
         idle_in_transaction.as_millis(),

@@ -67,16 +67,16 @@ impl PostgresStore {
             join(client.query(&snapshots, &params), client.query(&events, &params)).await;
         let snapshots = snapshots.map_err(errors::before_commit)?;
         let events = events.map_err(errors::before_commit)?;
-        loaded(streams, &snapshots, &events)
+        Ok(loaded(streams, &snapshots, &events))
     }
 }
 
-/// Puts the rows of both queries together, and checks that no version is missing.
+/// Puts the rows of both queries together. Whether a version is missing is for the fold to judge.
 pub(super) fn loaded(
     streams: &[(StreamId, i16)],
     snapshots: &[Row],
     events: &[Row],
-) -> Result<Vec<LoadedStream>, StoreError> {
+) -> Vec<LoadedStream> {
     let mut snapshots: HashMap<i64, Snapshot> = snapshots
         .iter()
         .map(|row| {
@@ -108,10 +108,6 @@ pub(super) fn loaded(
         if version <= after {
             continue; // covered by a snapshot that was younger than the other query
         }
-        if version != after.next() {
-            let text = format!("{}: version {version} follows {after}", stream.stream);
-            return Err(StoreError::Transient(text));
-        }
         stream.events.push(StreamEvent {
             version,
             event_type: row.get(2),
@@ -119,5 +115,5 @@ pub(super) fn loaded(
             data: RawJson::from_trusted(row.get(4)),
         });
     }
-    Ok(loaded)
+    loaded
 }

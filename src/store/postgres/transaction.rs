@@ -2,12 +2,27 @@
 //! is dropped in the middle takes its connection with it, so that no connection goes back to the
 //! pool inside an open transaction.
 
+use std::time::Duration;
+
 use deadpool_postgres::Object;
 use futures_util::future::{join, join3};
+use tokio::time::timeout;
 use tokio_postgres::{Row, Statement, types::ToSql};
 
 use super::{PostgresStore, errors, pool};
 use crate::store::StoreError;
+
+/// How long a flight may take. The server's own limit is shorter; this one is for a server, or
+/// something between, that keeps the connection and says nothing.
+const DEADLINE: Duration = Duration::from_secs(40);
+
+fn silent() -> StoreError {
+    StoreError::Unavailable(format!("no answer within {DEADLINE:?}"))
+}
+
+fn unknown() -> StoreError {
+    StoreError::Unknown(format!("no answer to COMMIT within {DEADLINE:?}"))
+}
 
 /// Parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -37,10 +52,16 @@ impl Transaction {
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
         let client = self.client()?;
-        let (begun, rows) =
-            join(client.batch_execute("BEGIN"), client.query(statement, params)).await;
-        begun.map_err(errors::before_commit)?;
-        rows.map_err(errors::before_commit)
+        let flight = join(client.batch_execute("BEGIN"), client.query(statement, params));
+        let Ok((begun, rows)) = timeout(DEADLINE, flight).await else { return Err(silent()) };
+        match (begun, rows) {
+            // BEGIN was cancelled and the query ran outside of a transaction.
+            (Err(error), Ok(rows)) if !rows.is_empty() => Err(StoreError::Internal(format!(
+                "BEGIN failed, but the statement behind it took place: {error}"
+            ))),
+            (Err(error), _) | (Ok(()), Err(error)) => Err(errors::before_commit(error)),
+            (Ok(()), Ok(rows)) => Ok(rows),
+        }
     }
 
     /// A query inside the transaction.
@@ -49,7 +70,11 @@ impl Transaction {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.client()?.query(statement, params).await.map_err(errors::before_commit)
+        let query = self.client()?.query(statement, params);
+        match timeout(DEADLINE, query).await {
+            Ok(rows) => rows.map_err(errors::before_commit),
+            Err(_) => Err(silent()),
+        }
     }
 
     /// A last query and COMMIT, in one flight. An error of the query makes the COMMIT a ROLLBACK.
@@ -59,8 +84,8 @@ impl Transaction {
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
         let client = self.client()?;
-        let (rows, committed) =
-            join(client.query(statement, params), client.batch_execute("COMMIT")).await;
+        let flight = join(client.query(statement, params), client.batch_execute("COMMIT"));
+        let Ok((rows, committed)) = timeout(DEADLINE, flight).await else { return Err(unknown()) };
         self.finish(rows, committed)
     }
 
@@ -71,12 +96,14 @@ impl Transaction {
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
         let client = self.client()?;
-        let (begun, rows, committed) = join3(
+        let flight = join3(
             client.batch_execute("BEGIN"),
             client.query(statement, params),
             client.batch_execute("COMMIT"),
-        )
-        .await;
+        );
+        let Ok((begun, rows, committed)) = timeout(DEADLINE, flight).await else {
+            return Err(unknown());
+        };
         let rows = begun.and(rows);
         self.finish(rows, committed)
     }
@@ -88,12 +115,14 @@ impl Transaction {
         second: (&Statement, Params<'_>),
     ) -> Result<Vec<Row>, StoreError> {
         let client = self.client()?;
-        let (begun, first, (second, committed)) = join3(
+        let flight = join3(
             client.batch_execute("BEGIN"),
             client.query(first.0, first.1),
             join(client.query(second.0, second.1), client.batch_execute("COMMIT")),
-        )
-        .await;
+        );
+        let Ok((begun, first, (second, committed))) = timeout(DEADLINE, flight).await else {
+            return Err(unknown());
+        };
         let rows = begun.and(first).and(second);
         self.finish(rows, committed)
     }
