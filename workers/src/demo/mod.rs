@@ -21,7 +21,7 @@ use stages::StageBars;
 /// How many commands are followed at a time.
 const FOLLOWED: u32 = 32;
 /// How long the API may take to answer for the first time.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Why a demo has no result.
 #[derive(Debug, thiserror::Error)]

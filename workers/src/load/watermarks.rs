@@ -40,6 +40,14 @@ pub struct Reached {
     pub visible: Option<Instant>,
 }
 
+/// Without JIT: the planner takes the few partitions for a million, and would compile the query
+/// anew for a quarter of a second of CPU each time.
+async fn connect(url: &str) -> sqlx::Result<PgConnection> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql("SET jit = off").execute(&mut connection).await?;
+    Ok(connection)
+}
+
 /// Watches the watermarks over a connection of its own, made again when it breaks.
 pub struct Watch {
     url: String,
@@ -57,7 +65,7 @@ impl Watch {
     pub async fn look(&mut self) -> sqlx::Result<Watermarks> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => PgConnection::connect(&self.url).await?,
+            None => connect(&self.url).await?,
         };
         let row =
             sqlx::query(include_str!("queries/watermarks.sql")).fetch_one(&mut connection).await?;
