@@ -210,3 +210,16 @@ async fn strangers_are_not_served_without_tokens() {
     assert_eq!(Api(([127, 0, 0, 1], allowed.api().port()).into()).get("/readyz").await.status, 200);
     allowed.says(|words| words.contains("may do everything").then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_address_is_taken_leaves_before_it_ends() {
+    let site = Site::new().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = site.launch("all").set("server.listen", &address).output().await;
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains(&address), "{words}");
+    let mut look = site.look().await;
+    assert_eq!(look.number("SELECT count(*) FROM adjutant.members").await, 0);
+}
