@@ -133,14 +133,21 @@ async fn passwords_are_never_shown() {
             .env("ADJUTANT_AMQP_URL", "amqp://me:s3cret@127.0.0.1:1/%2f")
             .output()
             .await;
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && !words.contains("s3cret"), "{words}");
+        let words = misuse(&output);
+        assert!(words.contains("the database URL") && !words.contains("s3cret"), "{words}");
     }
     for wrong in ["amqp://me:s3cret@mq:port", "s3cret nonsense", "http://me:s3cret@mq"] {
-        let output = site.launch("all").env("ADJUTANT_AMQP_URL", wrong).output().await;
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && !words.contains("s3cret"), "{words}");
+        let words = misuse(&site.launch("all").env("ADJUTANT_AMQP_URL", wrong).output().await);
+        assert!(!words.contains("s3cret"), "{words}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_number_of_partitions_than_the_database_has_is_refused() {
+    let site = Site::new().await;
+    site.launch("relay").start().await;
+    let words = misuse(&site.launch("relay").set("database.partitions", 7).output().await);
+    assert!(words.contains("ask for 4"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

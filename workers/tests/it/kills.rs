@@ -20,10 +20,11 @@ const BETWEEN: i64 = 60;
 
 /// Single ingress and relay, two of each worker.
 struct Fleet {
-    site: Site,
     port: u16,
     processes: Vec<Bank>,
     began: Instant,
+    /// Dropped last: a process that lives would declare its queues again.
+    site: Site,
 }
 
 impl Fleet {
