@@ -72,8 +72,12 @@ impl Projection for Totals {
     }
 }
 
+/// The domain, ready to run.
+pub fn service() -> Result<Service, BuildError> {
+    Service::builder().aggregate::<Counter>().projection(Totals).build()
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let service = Service::builder().aggregate::<Counter>().projection(Totals).build()?;
-    Ok(adjutant::service::serve(service).await?)
+    Ok(adjutant::service::serve(service()?).await?)
 }

@@ -176,10 +176,9 @@ CREATE TABLE adjutant.foreign_messages (
     PRIMARY KEY (group_name, partition, log_id, reason)
 );
 
--- Takes the lock of one log of one partition until the transaction ends.
--- Classes: 1 command log, 2 event log. Callers take them in (class, partition) order.
-CREATE FUNCTION adjutant.lock_log(class integer, p smallint) RETURNS void
-LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock(1094929920 + class, p) $$;
+-- Log locks: pg_advisory_xact_lock(1094929920 + class, partition); class 1 is the command log, 2
+-- the event log. Taken in (class, partition) order. One statement takes them, in the order of the
+-- array; the next one has a snapshot that is younger than the locks (law 4).
 
 -- The second flight of accepting (and of promoting the schedule): log entries and outbox rows.
 -- Entries: partition, place within the partition's new entries (1, 2, …), command.
@@ -191,14 +190,12 @@ CREATE FUNCTION adjutant.append_commands(
     p_bodies bytea[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    p smallint;
     v_heads bigint[];
     v_now timestamptz;
 BEGIN
-    FOREACH p IN ARRAY p_partitions LOOP -- sorted by the caller
-        PERFORM adjutant.lock_log(1, p);
-    END LOOP;
-    -- A new statement, hence a snapshot younger than the locks. Served by command_log's key.
+    -- Sorted by the caller.
+    PERFORM pg_advisory_xact_lock(1094929921, t.p) FROM unnest(p_partitions) AS t(p);
+    -- Served by command_log_pkey, read backwards.
     SELECT array_agg(COALESCE((SELECT l."offset" FROM adjutant.command_log l
                                WHERE l.partition = t.p ORDER BY l."offset" DESC LIMIT 1), 0)
                      ORDER BY t.i)
@@ -217,40 +214,48 @@ BEGIN
 END $$;
 
 -- Moves checkpoints by compare-and-set, or raises AJ001; a checkpoint never passes the head of its
--- log (AJ004), so that messages of entries that were lost with an old primary are not applied.
+-- log (AJ004), so that messages of entries that were lost with an old primary are not applied. A
+-- move that is made at the same time violates checkpoints_pkey: the same fence.
 CREATE FUNCTION adjutant.move_checkpoints(
     p_class integer, p_group text, p_partitions smallint[], p_from bigint[], p_to bigint[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    v_bad text;
+    v_moved bigint;
 BEGIN
-    SELECT string_agg(format('%s p%s: expected %s, found %s', p_group, t.p, t.f, t.found), '; ')
-      INTO v_bad
-      FROM (SELECT u.p, u.f, COALESCE((SELECT c.reached FROM adjutant.checkpoints c
-                                       WHERE c.group_name = p_group AND c.partition = u.p
-                                       ORDER BY c.previous DESC LIMIT 1), 0) AS found
-              FROM unnest(p_partitions, p_from) AS u(p, f)) t
-     WHERE t.f <> t.found;
-    IF v_bad IS NOT NULL THEN
-        RAISE EXCEPTION 'checkpoint moved: %', v_bad USING ERRCODE = 'AJ001';
+    IF cardinality(p_partitions) = 0 THEN
+        RETURN;
     END IF;
-    SELECT string_agg(format('%s p%s: %s', p_group, u.p, u.t), '; ') INTO v_bad
-      FROM unnest(p_partitions, p_to) AS u(p, t)
-     WHERE NOT CASE p_class
-        WHEN 1 THEN EXISTS (SELECT 1 FROM adjutant.command_log l WHERE l.partition = u.p AND l."offset" = u.t)
-        ELSE EXISTS (SELECT 1 FROM adjutant.events l WHERE l.partition = u.p AND l."offset" = u.t) END;
-    IF v_bad IS NOT NULL THEN
-        RAISE EXCEPTION 'checkpoint beyond the log: %', v_bad USING ERRCODE = 'AJ004';
-    END IF;
-    -- A move made meanwhile violates checkpoints_pkey: the same fence.
     INSERT INTO adjutant.checkpoints (group_name, partition, previous, reached)
-    SELECT p_group, u.p, u.f, u.t FROM unnest(p_partitions, p_from, p_to) AS u(p, f, t);
+    SELECT p_group, u.p, u.f, u.t
+      FROM unnest(p_partitions, p_from, p_to) AS u(p, f, t)
+     WHERE u.f = COALESCE((SELECT c.reached FROM adjutant.checkpoints c
+                            WHERE c.group_name = p_group AND c.partition = u.p
+                            ORDER BY c.previous DESC LIMIT 1), 0)
+       AND CASE p_class
+           WHEN 1 THEN EXISTS (SELECT 1 FROM adjutant.command_log l
+                                WHERE l.partition = u.p AND l."offset" = u.t)
+           ELSE EXISTS (SELECT 1 FROM adjutant.events l
+                         WHERE l.partition = u.p AND l."offset" = u.t) END;
+    GET DIAGNOSTICS v_moved = ROW_COUNT;
+    IF v_moved = cardinality(p_partitions) THEN
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT 1 FROM unnest(p_partitions, p_to) AS u(p, t)
+                WHERE NOT CASE p_class
+                WHEN 1 THEN EXISTS (SELECT 1 FROM adjutant.command_log l
+                                     WHERE l.partition = u.p AND l."offset" = u.t)
+                ELSE EXISTS (SELECT 1 FROM adjutant.events l
+                              WHERE l.partition = u.p AND l."offset" = u.t) END) THEN
+        RAISE EXCEPTION 'checkpoint of % would pass the head of the log', p_group
+              USING ERRCODE = 'AJ004';
+    END IF;
+    RAISE EXCEPTION 'checkpoint of % is elsewhere', p_group USING ERRCODE = 'AJ001';
 END $$;
 
 -- Everything that the executor writes besides snapshots, under the event-log locks. `p_partitions`
 -- are all partitions of events and outcomes, sorted. Places count the partition's new events
 -- 1, 2, … Raises AJ002 if a command is not in the command log where the road said it was.
--- Returns the head of each partition's event log before this transaction, and its time.
+-- Returns the heads of the partitions' event logs before this transaction, and its time.
 CREATE FUNCTION adjutant.commit_commands(
     p_partitions smallint[],
     e_partitions smallint[], e_places integer[], e_streams text[], e_versions bigint[],
@@ -262,24 +267,18 @@ CREATE FUNCTION adjutant.commit_commands(
     m_partitions smallint[], m_places integer[], m_entries integer[], m_bodies bytea[],
     s_partitions smallint[], s_commands uuid[], s_buckets smallint[], s_delays_ms bigint[],
     s_reasons text[],
-    c_group text, c_partitions smallint[], c_from bigint[], c_to bigint[]
-) RETURNS TABLE (head_partition smallint, head bigint, written_at timestamptz)
-LANGUAGE plpgsql AS $$
-DECLARE
-    p smallint;
-    v_heads bigint[];
-    v_now timestamptz;
-    v_found bigint;
+    c_group text, c_partitions smallint[], c_from bigint[], c_to bigint[],
+    OUT v_heads bigint[], OUT v_now timestamptz
+) LANGUAGE plpgsql AS $$
 BEGIN
-    FOREACH p IN ARRAY p_partitions LOOP
-        PERFORM adjutant.lock_log(2, p);
-    END LOOP;
+    PERFORM pg_advisory_xact_lock(1094929922, t.p) FROM unnest(p_partitions) AS t(p);
     PERFORM adjutant.move_checkpoints(1, c_group, c_partitions, c_from, c_to);
-    SELECT count(*) INTO v_found
-      FROM unnest(o_partitions, o_log_offsets, o_commands) AS o(p, place, id)
-      JOIN adjutant.command_log l
-        ON l.partition = o.p AND l."offset" = o.place AND l.command_id = o.id;
-    IF v_found <> (SELECT count(*) FROM unnest(o_log_offsets) AS o(place) WHERE place IS NOT NULL) THEN
+    IF EXISTS (SELECT 1
+                 FROM unnest(o_partitions, o_log_offsets, o_commands) AS o(p, place, id)
+                WHERE o.place IS NOT NULL AND NOT EXISTS (
+                      SELECT 1 FROM adjutant.command_log l
+                       WHERE l.partition = o.p AND l."offset" = o.place AND l.command_id = o.id))
+    THEN
         RAISE EXCEPTION 'a command is not in the command log' USING ERRCODE = 'AJ002';
     END IF;
     SELECT array_agg(COALESCE((SELECT x."offset" FROM adjutant.events x
@@ -309,7 +308,7 @@ BEGIN
            WITH ORDINALITY AS m(p, place, entries, body, i)
      ORDER BY m.i;
     -- Replies over AMQP: only the database knows the positions, so it writes the body.
-    IF EXISTS (SELECT 1 FROM unnest(o_reply_queues) AS q(queue) WHERE queue IS NOT NULL) THEN
+    IF cardinality(array_remove(o_reply_queues, NULL)) > 0 THEN
         INSERT INTO adjutant.outbox (partition, route, queue, entries, correlation_id,
                                      content_type, body, recorded_at)
         SELECT o.p, 3, o.queue, 0, o.correlation, 'application/json',
@@ -330,12 +329,12 @@ BEGIN
                     correlation)
          WHERE o.queue IS NOT NULL;
     END IF;
-    INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason)
-    SELECT s.p, v_now + s.delay * interval '1 millisecond', s.command, s.bucket, s.reason
-      FROM unnest(s_partitions, s_commands, s_buckets, s_delays_ms, s_reasons)
-           AS s(p, command, bucket, delay, reason);
-    RETURN QUERY SELECT t.p, v_heads[t.i], v_now
-                   FROM unnest(p_partitions) WITH ORDINALITY AS t(p, i);
+    IF cardinality(s_partitions) > 0 THEN
+        INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason)
+        SELECT s.p, v_now + s.delay * interval '1 millisecond', s.command, s.bucket, s.reason
+          FROM unnest(s_partitions, s_commands, s_buckets, s_delays_ms, s_reasons)
+               AS s(p, command, bucket, delay, reason);
+    END IF;
 END $$;
 
 -- Documents and checkpoints of one view. A document that is fed by another partition than its
@@ -348,21 +347,20 @@ CREATE FUNCTION adjutant.commit_view(
 DECLARE
     v_written bigint;
 BEGIN
-    WITH written AS (
+    IF cardinality(d_keys) > 0 THEN
         INSERT INTO adjutant.views AS v (view, key, partition, version, value, as_of, updated_at)
         SELECT p_view, d.key, d.p, d.version, d.value, d.as_of, clock_timestamp()
           FROM unnest(d_keys, d_partitions, d_versions, d_values, d_as_of)
-               AS d(key, p, version, value, as_of)
-         ORDER BY d.key
+               AS d(key, p, version, value, as_of) -- sorted by the caller
         ON CONFLICT (view, key) DO UPDATE
            SET version = EXCLUDED.version, value = EXCLUDED.value, as_of = EXCLUDED.as_of,
                updated_at = EXCLUDED.updated_at
-         WHERE v.partition IS NOT DISTINCT FROM EXCLUDED.partition
-        RETURNING 1)
-    SELECT count(*) INTO v_written FROM written;
-    IF v_written <> cardinality(d_keys) THEN
-        RAISE EXCEPTION 'a document of view % is fed by two partitions, but its projection declares scope Stream', p_view
-              USING ERRCODE = 'AJ003';
+         WHERE v.partition IS NOT DISTINCT FROM EXCLUDED.partition;
+        GET DIAGNOSTICS v_written = ROW_COUNT;
+        IF v_written <> cardinality(d_keys) THEN
+            RAISE EXCEPTION 'a document of view % is fed by two partitions, but its projection declares scope Stream', p_view
+                  USING ERRCODE = 'AJ003';
+        END IF;
     END IF;
     PERFORM adjutant.move_checkpoints(2, p_group, c_partitions, c_from, c_to);
 END $$;

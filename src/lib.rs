@@ -1,5 +1,5 @@
-//! Adjutant: commands in, events out, exactly once.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::pedantic))]
 
 #[cfg(feature = "runtime")]
 pub mod broker;
@@ -34,7 +34,7 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::domain::{
-        Aggregate, Context, Decision, DomainError, EventRecord, EventSelection, NoError,
-        Projection, ProjectionError, Scope, Service,
+        Aggregate, BuildError, Context, Decision, DomainError, EventRecord, EventSelection,
+        NoError, Projection, ProjectionError, Scope, Service,
     };
 }

@@ -67,7 +67,7 @@ impl Default for CommitSettings {
         Self {
             batch_commands: 512,
             batch_bytes: 4 << 20,
-            in_flight: 2,
+            in_flight: 1,
             waiting_commands: 20_000,
             waiting_bytes: 64 << 20,
             give_up_after_ms: 5_000,

@@ -1,7 +1,7 @@
 //! The admin server of every process, whatever its role: probes and metrics, without credentials and
 //! without anything else.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -43,7 +43,12 @@ pub fn start(
 ) -> std::io::Result<RunningAdmin> {
     let listener = http_server::bind(listen)?;
     let local_addr = listener.local_addr()?;
-    let limits = ServerLimits { max_connections: 100, ..ServerLimits::default() };
+    // Few and quick, so that a client that hangs does not keep probes out for long.
+    let limits = ServerLimits {
+        max_connections: 100,
+        header_timeout: Duration::from_secs(10),
+        ..ServerLimits::default()
+    };
     let router = probes().route("/metrics", get(metrics)).with_state(observed);
     let join = tokio::spawn(http_server::serve(listener, router, limits, shutdown));
     Ok(RunningAdmin { local_addr, join })

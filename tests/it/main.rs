@@ -1,10 +1,21 @@
 //! The library's behaviour on real services, a module each.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic
+)]
 
 mod amqp_intake;
 mod broker;
+#[cfg(feature = "cli")]
+mod cli;
+mod documents;
 mod faults;
 mod http;
 mod main_path;
+mod readme;
 mod store_laws;
 mod support;

@@ -135,9 +135,15 @@ pub struct BenchArgs {
     /// How long each load lasts, in seconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
+    /// Send batches of this many commands where a scenario does not say otherwise.
+    #[arg(long, value_name = "LINES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub batch: u32,
     /// What the mix of commands is drawn from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Give up when nothing has moved for this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub patience: u64,
     /// Print one JSON object as the last line.
     #[arg(long)]
     pub json: bool,
@@ -146,7 +152,7 @@ pub struct BenchArgs {
 }
 
 /// What `bank bench` can measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Scenario {
     /// Accepting: 64 connections, one command a request; only the role ingress runs.
     Intake,

@@ -4,7 +4,8 @@
 use std::process::ExitCode;
 
 use crate::{
-    cli::{Command, ConfigArgs, DemoArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
+    bench,
+    cli::{BenchArgs, Command, ConfigArgs, DemoArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
     config::{self, Config, ConfigError},
     demo::{self, DemoError},
     log,
@@ -23,7 +24,7 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Config(args) => show_config(args),
         Command::Verify(args) => audit(args).await,
         Command::Demo(args) => demo(args).await,
-        Command::Bench(_) => Err("not wired yet".into()),
+        Command::Bench(args) => benchmark(args).await,
     };
     done.unwrap_or_else(|failure| {
         eprintln!("bank: {failure}");
@@ -90,4 +91,10 @@ async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
     let config = begin(args.config.load_quietly())?;
     let went_well = demo::run(&args, &config).await?;
     Ok(if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn benchmark(args: BenchArgs) -> Result<ExitCode, Failure> {
+    let config = begin(args.config.load_quietly())?;
+    let is_sound = bench::run(&args, &config).await?;
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

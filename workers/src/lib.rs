@@ -1,11 +1,13 @@
 //! The bank: Adjutant's reference service. Its domain is in [`accounts`]; the rest runs it, drives
 //! it, measures it and audits it.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::pedantic))]
 
 pub mod accounts;
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod database;
 pub mod demo;
 pub mod load;
 pub mod log;

@@ -1,1 +1,86 @@
-fn main() {}
+//! `adjutant`: the operator's command line, on the HTTP API. Tables for people, `--json` for programs.
+//!
+//! Exit codes: 0 done; 1 the answer is no (refused, rejected, not there); 2 wrong usage or input;
+//! 3 the service cannot be reached or failed; 4 not finished in time.
+
+mod api;
+mod failure;
+mod lines;
+mod members;
+mod output;
+mod send;
+mod send_file;
+mod status;
+mod streams;
+mod tally;
+mod views;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::{api::Api, failure::Failure, output::Output};
+
+/// Sends commands to an Adjutant service and shows what became of them.
+#[derive(Parser)]
+#[command(name = "adjutant", version, after_help = EXIT_CODES)]
+struct Arguments {
+    /// Where the service's API is.
+    #[arg(long, global = true, env = "ADJUTANT_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The bearer token, if the service asks for one.
+    #[arg(long, global = true, env = "ADJUTANT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    task: Task,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the answer is no (refused, rejected, not there); \
+2 wrong usage or input; 3 the service cannot be reached or failed; 4 not finished in time.";
+
+#[derive(Subcommand)]
+enum Task {
+    /// Send one command, or a file of them (NDJSON).
+    Send(send::Arguments),
+    /// Show commands: those with these ids, or the newest ones.
+    Status(status::Arguments),
+    /// Wait until a command has ended, showing each change.
+    Watch(status::WatchArguments),
+    /// Show the live processes, their roles and partitions.
+    Members,
+    /// Read views.
+    #[command(subcommand)]
+    Views(views::Task),
+    /// Read streams.
+    #[command(subcommand)]
+    Streams(streams::Task),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    let done = run(arguments, &output).await;
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
+    let api = Api::new(&arguments.url, arguments.token.as_deref())?;
+    match arguments.task {
+        Task::Send(send) => send::run(&api, output, send).await,
+        Task::Status(status) => status::run(&api, output, status).await,
+        Task::Watch(watch) => status::watch(&api, output, watch).await,
+        Task::Members => members::run(&api, output).await,
+        Task::Views(task) => views::run(&api, output, task).await,
+        Task::Streams(task) => streams::run(&api, output, task).await,
+    }
+}

@@ -34,6 +34,8 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     commands: HashMap<CommandId, Waited>,
+    /// Those that may have ended before their waiter came, and that nobody has looked at since.
+    unseen: Vec<CommandId>,
     waiters: usize,
     next_ticket: u64,
     stopped: bool,
@@ -41,8 +43,6 @@ struct Waiting {
 
 struct Waited {
     partition: Partition,
-    /// Nobody has looked since the first waiter came, and it may have ended before.
-    unseen: bool,
     waiters: Vec<(u64, oneshot::Sender<Outcome>)>,
 }
 
@@ -85,13 +85,12 @@ impl OutcomeWatcher {
         waiting.waiters += 1;
         waiting.next_ticket += 1;
         let ticket = waiting.next_ticket;
-        let waited = waiting.commands.entry(id).or_insert_with(|| Waited {
-            partition,
-            unseen: false,
-            waiters: Vec::new(),
-        });
-        waited.unseen |= unseen;
+        let waited = waiting.commands.entry(id);
+        let waited = waited.or_insert_with(|| Waited { partition, waiters: Vec::new() });
         waited.waiters.push((ticket, sender));
+        if unseen {
+            waiting.unseen.push(id);
+        }
         drop(waiting);
         self.shared.changed.notify_one();
         let registration = Registration { shared: self.shared.clone(), id, ticket };
@@ -152,15 +151,14 @@ impl Shared {
     /// All that are waited for.
     fn all(&self) -> Vec<(Partition, CommandId)> {
         let mut waiting = self.lock();
-        let commands = waiting.commands.iter_mut();
-        commands.map(|(id, waited)| (waited.take_unseen(), *id)).collect()
+        waiting.unseen.clear();
+        waiting.commands.iter().map(|(id, waited)| (waited.partition, *id)).collect()
     }
 
-    /// Those that came since the last look and may have ended before.
+    /// Those that nobody has looked at.
     fn unseen(&self) -> Vec<(Partition, CommandId)> {
-        let mut waiting = self.lock();
-        let commands = waiting.commands.iter_mut().filter(|(_, waited)| waited.unseen);
-        commands.map(|(id, waited)| (waited.take_unseen(), *id)).collect()
+        let unseen = std::mem::take(&mut self.lock().unseen);
+        self.waited_of(&unseen)
     }
 
     /// Those of `ids` that are waited for.
@@ -180,13 +178,6 @@ impl Shared {
                 let _ = waiter.send(outcome.clone());
             }
         }
-    }
-}
-
-impl Waited {
-    fn take_unseen(&mut self) -> Partition {
-        self.unseen = false;
-        self.partition
     }
 }
 

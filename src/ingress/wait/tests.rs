@@ -104,12 +104,12 @@ async fn a_wait_ends_without_an_outcome_when_time_is_up_or_the_process_stops() {
     let id = it.accepted().await;
     assert!(watcher.expect(P, id).within(Duration::from_secs(2)).await.is_none());
     let started = Instant::now();
-    let wait = tokio::spawn(watcher.expect(P, id).within(Duration::from_secs(60)));
+    let wait = tokio::spawn(watcher.expect(P, id).within(Duration::from_mins(1)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     it.stop.cancel();
     assert!(wait.await.unwrap().is_none());
     assert_eq!(started.elapsed(), Duration::from_secs(1));
-    assert!(watcher.expect(P, id).within(Duration::from_secs(60)).await.is_none());
+    assert!(watcher.expect(P, id).within(Duration::from_mins(1)).await.is_none());
     assert_eq!(started.elapsed(), Duration::from_secs(1), "nor does a later one wait");
 }
 
@@ -137,7 +137,7 @@ async fn nobody_waiting_asks_nothing() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let asked = it.store.inside().questions;
     it.signals.commands_ended(vec![id]);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(it.store.inside().questions, asked);
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 const COMMIT: &str = "
-    SELECT head_partition, head, written_at
+    SELECT v_heads, v_now
       FROM adjutant.commit_commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
            $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
            $32, $33, $34, $35)";
@@ -31,7 +31,8 @@ const SNAPSHOTS: &str = "
        SET version = EXCLUDED.version, state_version = EXCLUDED.state_version, state = EXCLUDED.state
      WHERE s.version < EXCLUDED.version OR s.state_version <> EXCLUDED.state_version";
 
-const LOCK: &str = "SELECT adjutant.lock_log(2, p) FROM unnest($1::smallint[]) AS p";
+const LOCK: &str =
+    "SELECT pg_advisory_xact_lock(1094929922, t.p)::text FROM unnest($1::smallint[]) AS t(p)";
 
 /// Served by outcomes_pkey.
 const OUTCOMES: &str = "
@@ -314,14 +315,16 @@ impl<'a> CommitColumns<'a> {
     }
 
     fn committed(&self, commit: &CommandCommit, rows: &[Row]) -> CommittedCommands {
-        let heads: BTreeMap<i16, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let heads: Vec<i64> =
+            rows.first().and_then(|row| row.get::<_, Option<_>>(0)).unwrap_or_default();
+        let heads: BTreeMap<i16, i64> = self.partitions.iter().copied().zip(heads).collect();
         let offset = |(outcome, place): (&crate::store::NewOutcome, &Option<i32>)| {
             let head = heads.get(&outcome.partition.0)?;
             place.map(|place| Offset(head + i64::from(place)))
         };
         CommittedCommands {
             first_offsets: commit.outcomes.iter().zip(&self.outcome_places).map(offset).collect(),
-            recorded_at: rows.first().map(|row| row.get(2)),
+            recorded_at: rows.first().map(|row| row.get(1)),
         }
     }
 }

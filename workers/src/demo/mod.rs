@@ -73,6 +73,7 @@ pub async fn run(args: &DemoArgs, config: &Config) -> Result<bool, DemoError> {
         connections: args.connections,
         batch: args.batch,
         rate: args.rate,
+        max_unfinished: None,
         followers: Some(Followers::new(&target, FOLLOWED)),
         answers: answers.clone(),
     };

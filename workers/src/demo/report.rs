@@ -123,7 +123,7 @@ fn in_words(percentiles: &Percentiles) -> String {
         return "–".to_owned();
     }
     format!(
-        "p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms ({} followed)",
+        "p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms ({} measured)",
         percentiles.p50, percentiles.p95, percentiles.p99, percentiles.samples
     )
 }

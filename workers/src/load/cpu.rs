@@ -11,10 +11,10 @@ use std::{
 };
 
 use serde::Serialize;
-use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
 
 use super::proc_fs;
+use crate::database;
 
 /// CPU seconds by part; `null` where a part runs elsewhere or may not be looked at.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -118,7 +118,7 @@ fn cluster(postmaster: u32) -> Option<f64> {
 
 /// The main process of the PostgreSQL behind a URL, if it runs here: the parent of our back-end.
 async fn postmaster(url: &str) -> Option<u32> {
-    let mut connection = PgConnection::connect(url).await.ok()?;
+    let mut connection = database::connect(url).await.ok()?;
     let backend: i32 =
         sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.ok()?;
     let stat = proc_fs::stat(u32::try_from(backend).ok()?)?;

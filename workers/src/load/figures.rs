@@ -1,8 +1,10 @@
 //! Figures that only the database knows.
 
 use serde::Serialize;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::Row;
 use time::OffsetDateTime;
+
+use crate::database;
 
 /// How many items a transaction carried on average, by stage; `null` if there was none.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -17,13 +19,13 @@ pub struct BatchSizes {
 
 /// The database's clock.
 pub async fn clock(url: &str) -> sqlx::Result<OffsetDateTime> {
-    let mut connection = PgConnection::connect(url).await?;
+    let mut connection = database::connect(url).await?;
     sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await
 }
 
 /// Batch sizes since a moment of the database's clock.
 pub async fn batch_sizes(url: &str, since: OffsetDateTime) -> sqlx::Result<BatchSizes> {
-    let mut connection = PgConnection::connect(url).await?;
+    let mut connection = database::connect(url).await?;
     let row = sqlx::query(include_str!("queries/batch_sizes.sql"))
         .bind(since)
         .fetch_one(&mut connection)

@@ -53,6 +53,14 @@ pub struct Stages {
     pub visible: u64,
 }
 
+impl Stages {
+    /// Commands that are behind us, as far as backlog goes: executed, and their share of the events
+    /// visible.
+    fn unhindered(&self) -> u64 {
+        self.executed.saturating_sub(self.events.saturating_sub(self.visible))
+    }
+}
+
 /// The figures.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -110,9 +118,9 @@ pub async fn measure(
     let Measurement { plan, database_url, amqp_url, wait_for, patience } = measurement;
     let followers = plan.followers.clone();
     let mut watch = Watch::new(database_url, patience);
+    let sources = Sources::watch(&plan.target, clock(database_url).await?).await;
     let before = watch.look().await?;
     let since = clock(database_url).await?;
-    let sources = Sources::watch(&plan.target).await;
     let memory = MemoryMeter::start();
     let mut cpu = CpuMeter::start(database_url, amqp_url).await;
     let seconds = SecondBySecond::default();
@@ -137,7 +145,9 @@ pub async fn measure(
                         cpu.see(&sources.process_ids());
                     }
                     seconds.see(load.started());
-                    show(&stages(marks));
+                    let stages = stages(marks);
+                    load.finished(stages.unhindered());
+                    show(&stages);
                 },
             )
             .await

@@ -42,6 +42,9 @@ pub struct Plan {
     /// Commands a second. Then latency counts from the moment a command was due, sent late or not
     /// (otherwise a slow service would slow down the question, and hide its slowness).
     pub rate: Option<f64>,
+    /// How many accepted commands may be unfinished; further ones wait. Without it a load that is
+    /// accepted faster than executed grows a backlog.
+    pub max_unfinished: Option<u64>,
     /// Who follows a sample of the commands.
     pub followers: Option<Followers>,
     /// Where answers are recorded.
@@ -58,6 +61,7 @@ struct State {
     started: Instant,
     next: AtomicU64,
     accepted: AtomicU64,
+    finished: AtomicU64,
     must_be_rejected: AtomicU64,
     refused: AtomicU64,
     repeated: AtomicU64,
@@ -92,6 +96,7 @@ impl Load {
             started: Instant::now(),
             next: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
             must_be_rejected: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
@@ -128,6 +133,11 @@ impl Load {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
+    /// Tells how many commands are finished, for a load that keeps its backlog small.
+    pub fn finished(&self, commands: u64) {
+        self.0.finished.store(commands, Ordering::Relaxed);
+    }
+
     /// When it started.
     pub fn started(&self) -> Instant {
         self.0.started
@@ -156,6 +166,9 @@ impl Load {
 impl State {
     /// Takes the next commands: their numbers, and when the first of them is due.
     async fn take(&self, count: u64) -> Option<(std::ops::Range<u64>, Instant)> {
+        while self.is_backlogged() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         let first = self.next.fetch_add(count, Ordering::Relaxed);
         let last = match self.plan.until {
             Until::Commands(all) if first >= all => return None,
@@ -172,6 +185,14 @@ impl State {
         }
         tokio::time::sleep_until(due.into()).await;
         Some((first..last, due))
+    }
+
+    fn is_backlogged(&self) -> bool {
+        let unfinished = || {
+            let finished = self.finished.load(Ordering::Relaxed);
+            self.accepted.load(Ordering::Relaxed).saturating_sub(finished)
+        };
+        self.plan.max_unfinished.is_some_and(|most| unfinished() > most)
     }
 
     fn accepted(&self, id: Uuid, kind: Kind, account: u32, code: u16, submitted: Instant) {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use super::{Connection, Target};
@@ -42,6 +43,8 @@ struct Member {
     id: String,
     #[serde(default)]
     name: String,
+    #[serde(with = "time::serde::rfc3339")]
+    heartbeat_at: OffsetDateTime,
     #[serde(default)]
     stats: Stats,
 }
@@ -69,11 +72,17 @@ struct Seen {
 }
 
 impl Sources {
-    /// Begins to count: what members have done before does not.
-    pub async fn watch(target: &Target) -> Self {
+    /// Begins to count: what members did before `since` (by the database's clock) does not. Waits
+    /// until each has told what that is.
+    pub async fn watch(target: &Target, since: OffsetDateTime) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut connection = Connection::new(target);
-        look(&mut connection, &seen).await;
+        let began = Instant::now();
+        while look(&mut connection, &seen).await.is_none_or(|oldest| oldest <= since)
+            && began.elapsed() < LAST_HEARTBEATS
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         lock(&seen).began = true;
         let (watched, mut own) = (seen.clone(), Connection::new(target));
         let task = tokio::spawn(async move {
@@ -85,7 +94,7 @@ impl Sources {
         Self { seen, connection, task }
     }
 
-    /// Process ids of members on this machine, as far as their names tell (`host-pid`).
+    /// Process ids of members on this machine, as far as their names tell (`host/pid`).
     pub fn process_ids(&self) -> Vec<u32> {
         let seen = lock(&self.seen);
         let digits = |name: &String| {
@@ -149,14 +158,17 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks once. An API that does not answer now does so later, or these numbers stay behind.
-async fn look(connection: &mut Connection, seen: &Mutex<Seen>) {
-    let Ok(answer) = connection.get("/v1/members").await else { return };
-    let Ok(members) = serde_json::from_slice::<Members>(&answer.body) else { return };
+/// Asks once; answers the oldest heartbeat. An API that does not answer now does so later, or these
+/// numbers stay behind.
+async fn look(connection: &mut Connection, seen: &Mutex<Seen>) -> Option<OffsetDateTime> {
+    let answer = connection.get("/v1/members").await.ok()?;
+    let members = serde_json::from_slice::<Members>(&answer.body).ok()?;
+    let oldest = members.items.iter().map(|member| member.heartbeat_at).min();
     let mut seen = lock(seen);
     for member in members.items {
         seen.member(member);
     }
+    oldest
 }
 
 #[cfg(test)]
@@ -165,7 +177,9 @@ mod tests {
 
     fn member(id: &str, broker: u64) -> Member {
         let entries = ByGroup::from([("commands".to_owned(), Entries { broker, log: 1 })]);
-        Member { id: id.into(), name: format!("host-{broker}"), stats: Stats { entries } }
+        let heartbeat_at = OffsetDateTime::UNIX_EPOCH;
+        let name = format!("host/{broker}");
+        Member { id: id.into(), name, heartbeat_at, stats: Stats { entries } }
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 
 use super::{LoadError, WaitFor};
+use crate::database;
 
 /// How often the database is asked.
-const PACE: Duration = Duration::from_millis(25);
+const PACE: Duration = Duration::from_millis(40);
 
 /// Sums over all partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,14 +41,6 @@ pub struct Reached {
     pub visible: Option<Instant>,
 }
 
-/// Without JIT: the planner takes the few partitions for a million, and would compile the query
-/// anew for a quarter of a second of CPU each time.
-async fn connect(url: &str) -> sqlx::Result<PgConnection> {
-    let mut connection = PgConnection::connect(url).await?;
-    sqlx::raw_sql("SET jit = off").execute(&mut connection).await?;
-    Ok(connection)
-}
-
 /// Watches the watermarks over a connection of its own, made again when it breaks.
 pub struct Watch {
     url: String,
@@ -65,7 +58,7 @@ impl Watch {
     pub async fn look(&mut self) -> sqlx::Result<Watermarks> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.url).await?,
+            None => database::connect(&self.url).await?,
         };
         let row =
             sqlx::query(include_str!("queries/watermarks.sql")).fetch_one(&mut connection).await?;

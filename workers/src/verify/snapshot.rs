@@ -3,6 +3,8 @@
 
 use sqlx::{Connection, Executor, PgConnection, Row, postgres::PgRow};
 
+use crate::database;
+
 /// The snapshot and the connection that exports it.
 pub(super) struct Snapshot {
     url: String,
@@ -50,9 +52,9 @@ impl Snapshot {
 }
 
 async fn connect(url: &str) -> sqlx::Result<PgConnection> {
-    let mut connection = PgConnection::connect(url).await?;
+    let mut connection = database::connect(url).await?;
     // An audit reads everything once: sorts may take memory, and no limit of a service applies.
-    let settings = "SET work_mem = '64MB'; SET jit = off; SET statement_timeout = 0; \
+    let settings = "SET work_mem = '64MB'; SET statement_timeout = 0; \
                     SET idle_in_transaction_session_timeout = 0; SET application_name = 'bank verify'";
     connection.execute(settings).await?;
     Ok(connection)

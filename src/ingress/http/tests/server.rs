@@ -188,11 +188,11 @@ async fn bodies_in_memory_are_bounded_over_all_connections() {
     let head = b"POST /v1/commands HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n";
     let mut slow = Client::connect(api.address).await;
     slow.send(head).await;
-    slow.send(&[b' '; 50_000]).await;
+    slow.send(&vec![b' '; 50_000]).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let mut second = Client::connect(api.address).await;
     second.send(head).await;
-    second.send(&[b' '; 60_000]).await;
+    second.send(&vec![b' '; 60_000]).await;
     let answer = second.answer("POST").await.unwrap();
     assert_eq!(answer.problem(), (503, "overloaded".into()));
     drop(slow);

@@ -1,4 +1,4 @@
-//! For unit tests of the intake: a small bank, and a store in memory whose answers a test scripts.
+//! A store in memory. What intake and queries need is there; the rest panics.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -10,111 +10,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use garde::Validate;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{
-        Aggregate, Context, Decision, EventRecord, EventSelection, NoError, Projection,
-        ProjectionError, Service,
-    },
     message::{
         CommandId, GroupName, LogId, Offset, Outcome, OutcomeStatus, Partition, PartitionCount,
         Position, RawJson, StreamId, Timestamp, Version,
     },
     store::*,
 };
-
-#[derive(Clone, Debug, Serialize, Deserialize, Validate, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Deposit {
-    #[garde(range(min = 1))]
-    amount: i64,
-    #[garde(inner(length(max = 10)), custom(panics))]
-    #[serde(default)]
-    note: Option<String>,
-    #[garde(skip)]
-    #[serde(default)]
-    extra: serde_json::Value,
-}
-
-/// A rule of a user that has a bug.
-fn panics(note: &Option<String>, (): &()) -> garde::Result {
-    assert!(note.as_deref() != Some("panic"), "a bug in a rule");
-    Ok(())
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Deposited {
-    amount: i64,
-}
-
-crate::commands! {
-    pub(crate) enum AccountCommand {
-        Deposit(Deposit) = "deposit" v1,
-    }
-}
-
-crate::events! {
-    pub(crate) enum AccountEvent {
-        Deposited(Deposited) = "deposited" v1,
-    }
-}
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Account {
-    balance: i64,
-}
-
-impl Aggregate for Account {
-    const TYPE: &'static str = "account";
-    type Command = AccountCommand;
-    type Event = AccountEvent;
-    type Error = NoError;
-    type Reply = ();
-
-    fn decide(
-        &self,
-        command: &AccountCommand,
-        _: &Context,
-    ) -> Result<Decision<AccountEvent, ()>, NoError> {
-        let AccountCommand::Deposit(deposit) = command;
-        Ok(Decision::event(Deposited { amount: deposit.amount }))
-    }
-
-    fn evolve(&mut self, event: &AccountEvent) {
-        let AccountEvent::Deposited(deposited) = event;
-        self.balance += deposited.amount;
-    }
-}
-
-pub(crate) struct Balances;
-
-impl Projection for Balances {
-    const NAME: &'static str = "balances";
-    type View = i64;
-
-    fn events(&self) -> EventSelection {
-        EventSelection::of::<Account>()
-    }
-    fn keys(&self, event: &EventRecord) -> Vec<String> {
-        vec![event.stream.id().to_owned()]
-    }
-    fn apply(
-        &self,
-        _: &str,
-        view: &mut Option<i64>,
-        _: &EventRecord,
-    ) -> Result<(), ProjectionError> {
-        *view = Some(view.unwrap_or_default() + 1);
-        Ok(())
-    }
-}
-
-pub(crate) fn bank() -> Service {
-    Service::builder().aggregate::<Account>().projection(Balances).build().unwrap()
-}
 
 /// What the store answers to one `accept`, instead of accepting.
 #[derive(Clone, Debug)]

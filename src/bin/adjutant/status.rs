@@ -1,0 +1,128 @@
+//! `status` and `watch`: what became of commands.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    api::{Api, LONGEST_WAIT},
+    failure::Failure,
+    output::{Output, line, pairs, plain},
+};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The commands; without any, the newest ones are listed.
+    ids: Vec<Uuid>,
+    /// List only those with this status.
+    #[arg(long, conflicts_with = "ids")]
+    status: Option<String>,
+    /// List only those of this type.
+    #[arg(long = "type", conflicts_with = "ids")]
+    command_type: Option<String>,
+    /// List only those of this stream.
+    #[arg(long, conflicts_with = "ids")]
+    stream: Option<String>,
+    /// List at most this many.
+    #[arg(long, default_value_t = 50, conflicts_with = "ids")]
+    limit: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct WatchArguments {
+    /// The command.
+    id: Uuid,
+    /// For how many seconds; without it, until it ends.
+    #[arg(long)]
+    timeout: Option<u64>,
+}
+
+pub(crate) async fn run(api: &Api, output: &Output, arguments: Arguments) -> Result<(), Failure> {
+    if arguments.ids.is_empty() {
+        let filter = [
+            ("status", arguments.status),
+            ("type", arguments.command_type),
+            ("stream", arguments.stream),
+        ];
+        let query: Vec<_> =
+            filter.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let commands = api.list(&["commands"], &query, arguments.limit).await?;
+        let header = ["ID", "TYPE", "STREAM", "STATUS", "ACCEPTED", "ERROR"];
+        output.rows(&header, &commands, |command| {
+            let shown = ["id", "type", "stream", "status", "accepted_at"];
+            let mut row: Vec<_> = shown.iter().map(|name| plain(&command[*name])).collect();
+            row.push(plain(&command["outcome"]["error"]["code"]));
+            row
+        });
+        return Ok(());
+    }
+    for id in &arguments.ids {
+        let command = api.get(&["commands", &id.to_string()], &[]).await?;
+        output.value(&command, describe);
+    }
+    Ok(())
+}
+
+pub(crate) async fn watch(
+    api: &Api,
+    output: &Output,
+    arguments: WatchArguments,
+) -> Result<(), Failure> {
+    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let id = arguments.id.to_string();
+    let mut shown = String::new();
+    // The first question does not wait, so that the present status is shown at once.
+    let mut wait = 0;
+    loop {
+        let command = api.get(&["commands", &id], &[("wait", wait.to_string())]).await?;
+        let status = plain(&command["status"]);
+        if ended(&command) {
+            output.value(&command, describe);
+            return if status == "succeeded" {
+                Ok(())
+            } else {
+                Err(Failure::No(format!("the command {id} was {status}")))
+            };
+        }
+        if status != shown {
+            if !output.is_json() {
+                line(&format!("{status} …"));
+            }
+            shown = status;
+        }
+        let left = deadline.map_or(LONGEST_WAIT, |deadline| {
+            deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as u64
+        });
+        if left == 0 {
+            return Err(Failure::NotYet(format!("the command {id} has not ended: {shown}")));
+        }
+        wait = left.min(LONGEST_WAIT);
+    }
+}
+
+/// Whether a command resource shows an end.
+pub(crate) fn ended(command: &Value) -> bool {
+    command["outcome"].is_object()
+}
+
+/// A command resource for people.
+pub(crate) fn describe(command: &Value) -> String {
+    let outcome = &command["outcome"];
+    let error = &outcome["error"];
+    pairs(vec![
+        ("id", plain(&command["id"])),
+        ("type", plain(&command["type"])),
+        ("stream", plain(&command["stream"])),
+        ("status", plain(&command["status"])),
+        ("accepted", plain(&command["accepted_at"])),
+        ("completed", plain(&command["completed_at"])),
+        ("attempts", plain(&command["attempts"])),
+        ("positions", plain(&outcome["positions"])),
+        ("version", plain(&outcome["version"])),
+        ("reply", plain(&outcome["reply"])),
+        ("error", plain(&error["code"])),
+        ("message", plain(&error["message"])),
+    ])
+}

@@ -1,0 +1,191 @@
+//! The `adjutant` command line against a real service: what it prints and how it exits.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use adjutant::{
+    ingress::{AccessRole, IngressSettings, TokenSettings},
+    message::CommandId,
+    signals::Signals,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    database::Database,
+    domain,
+    http::{Api, id_of},
+    process::{ALL, Site},
+};
+
+struct Done {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Done {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("{} {}", self.out, self.err))
+    }
+}
+
+async fn adjutant(api: &Api, arguments: &[&str]) -> Done {
+    adjutant_with(api, arguments, "").await
+}
+
+async fn adjutant_with(api: &Api, arguments: &[&str], input: &str) -> Done {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adjutant"));
+    command
+        .args(["--url", &format!("http://{}", api.address)])
+        .args(arguments)
+        .env_remove("ADJUTANT_TOKEN")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let input = input.to_owned();
+    let output = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().expect("start");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("write");
+        child.wait_with_output().expect("wait")
+    });
+    let output = output.await.expect("joined");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Done {
+        code: output.status.code().expect("a code"),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sends_commands_and_sees_what_became_of_them() {
+    let site = Site::new().await;
+    let process = site.start(&ALL).await;
+    let store = site.database.store().await;
+    let api = Api::start(domain::service(), store, process.signals(), IngressSettings::default());
+    let send = ["send", "counter.add", "counter/a", r#"{"amount":5}"#];
+
+    let done = adjutant(&api, &[&send[..], &["--wait", "30", "--json"]].concat()).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(done.json()["status"], "succeeded");
+    let id = done.json()["id"].as_str().expect("an id").to_owned();
+    let at = done.json()["outcome"]["positions"][0].as_str().expect("a position").to_owned();
+
+    let done = adjutant(&api, &["status", &id]).await;
+    assert!(
+        done.code == 0 && done.out.contains("succeeded") && done.out.contains(&at),
+        "{}",
+        done.out
+    );
+    let done = adjutant(&api, &["status", "--stream", "counter/a"]).await;
+    assert!(done.out.starts_with("ID") && done.out.contains(&id), "{}", done.out);
+    assert_eq!(adjutant(&api, &["watch", &id, "--json"]).await.json()["status"], "succeeded");
+
+    let done =
+        adjutant(&api, &["views", "get", "counters", "a", "--at", &at, "--wait", "30", "--json"])
+            .await;
+    assert_eq!(done.json()["value"], json!({ "amount": 5, "count": 1 }));
+    let done = adjutant(&api, &["views", "list", "counters", "--prefix", "a"]).await;
+    assert!(
+        done.out.contains(r#"{"amount":5,"count":1}"#) || done.out.contains(r#""amount":5"#),
+        "{}",
+        done.out
+    );
+    let done = adjutant(&api, &["streams", "show", "counter/a"]).await;
+    assert!(done.out.contains("counter.added") && done.out.contains(&at), "{}", done.out);
+    let done = adjutant(&api, &["members"]).await;
+    assert!(done.code == 0 && done.out.contains("command-worker"), "{}", done.out);
+
+    // Rejected and refused are answers of their own.
+    let over = ["send", "counter.add", "counter/a", r#"{"amount":1000000}"#, "--wait", "30"];
+    let done = adjutant(&api, &over).await;
+    assert_eq!((done.code, done.out.contains("over_limit")), (1, true), "{}", done.out);
+    let done = adjutant(&api, &["send", "counter.add", "counter/a", r#"{"amount":0}"#]).await;
+    assert_eq!((done.code, done.err.contains("/payload/amount")), (1, true), "{}", done.err);
+    let again = [&send[..], &["--id", &id]].concat();
+    assert_eq!(adjutant(&api, &again).await.code, 0, "the same again");
+    let done = adjutant(&api, &["views", "get", "counters", "none"]).await;
+    assert_eq!((done.code, done.err.contains("document_not_found")), (1, true), "{}", done.err);
+    assert_eq!(adjutant(&api, &["status", &CommandId::generate().to_string()]).await.code, 1);
+
+    // A file with a bit of everything.
+    let line = |amount: i64| {
+        json!({ "type": "counter.add", "stream": "counter/b", "payload": { "amount": amount } })
+            .to_string()
+    };
+    let mut lines: Vec<_> = (1..=1_500).map(|_| line(1)).collect();
+    lines.extend([line(0), "nonsense".into(), line(domain::LIMIT), String::new()]);
+    lines.push(format!(r#"{{"x":"{}"}}"#, "y".repeat(300 << 10)));
+    let results = std::env::temp_dir().join(format!("adjutant-{id}.ndjson"));
+    let arguments = [
+        "send",
+        "--file",
+        "-",
+        "--wait",
+        "60",
+        "--json",
+        "--results",
+        results.to_str().expect("UTF-8"),
+    ];
+    let done = adjutant_with(&api, &arguments, &lines.join("\n")).await;
+    assert_eq!(done.code, 1, "{}", done.err);
+    let expected = json!({
+        "sent": 1_504, "accepted": 1_501, "replayed": 0, "refused": 3,
+        "refusals": { "malformed_json": 1, "rule_violation": 1, "too_large": 1 },
+        "outcomes": { "succeeded": 1_500, "rejected": 1 },
+    });
+    assert_eq!(done.json(), expected);
+    let written = std::fs::read_to_string(&results).expect("results");
+    std::fs::remove_file(&results).expect("remove");
+    assert_eq!(written.lines().filter(|line| line.contains(r#""code":202"#)).count(), 1_501);
+    let done = adjutant_with(&api, &["send", "--file", "-"], &[line(0), line(1)].join("\n")).await;
+    assert!(done.code == 1 && done.err.contains("line 1: rule_violation"), "{}", done.err);
+    assert!(done.out.contains("accepted"), "{}", done.out);
+    process.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exit_codes_say_what_kind_of_failure_it_was() {
+    let database = Database::migrated().await;
+    // `secret`
+    let sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b".into();
+    let roles = vec![AccessRole::Submit];
+    let token = TokenSettings { name: "cli".into(), sha256, roles, commands_per_second: None };
+    let settings = IngressSettings { tokens: vec![token], ..IngressSettings::default() };
+    let store = database.store().await;
+    let api = Api::start(domain::service(), store, &Signals::default(), settings);
+    let send = ["send", "counter.add", "counter/a", r#"{"amount":5}"#];
+
+    assert_eq!(adjutant(&api, &send).await.code, 1, "no token");
+    let with_token = |more: &[&'static str]| [&["--token", "secret"][..], more].concat();
+    assert_eq!(adjutant(&api, &with_token(&send)).await.code, 0);
+    assert_eq!(adjutant(&api, &with_token(&["members"])).await.code, 1, "the token lacks a role");
+    assert_eq!(
+        adjutant(&api, &with_token(&["send", "counter.add", "counter/a", "{"])).await.code,
+        2
+    );
+    assert_eq!(adjutant(&api, &["nonsense"]).await.code, 2);
+    assert_eq!(adjutant(&api, &["send", "--file", "/does/not/exist"]).await.code, 2);
+    // Nobody executes: accepted, but not ended.
+    let waiting = adjutant(&api, &with_token(&[&send[..], &["--wait", "1"]].concat())).await;
+    assert_eq!(waiting.code, 4, "{}", waiting.err);
+    let id = api
+        .submit_with(
+            &[("Authorization", "Bearer secret")],
+            &json!({
+                "type": "counter.add", "stream": "counter/a", "payload": { "amount": 1 },
+            }),
+        )
+        .await;
+    let id = id_of(&id).to_string();
+    let watching = adjutant(&api, &["--token", "secret", "watch", &id, "--timeout", "1"]).await;
+    assert_eq!((watching.code, watching.out.contains("accepted")), (4, true), "{}", watching.err);
+
+    let mut nobody = api;
+    nobody.address = ([127, 0, 0, 1], 1).into();
+    let done = adjutant(&nobody, &["members"]).await;
+    assert_eq!((done.code, done.err.contains("cannot be reached")), (3, true), "{}", done.err);
+}
