@@ -61,6 +61,29 @@ async fn an_unknown_key_is_an_error_wherever_it_stands() {
 }
 
 #[tokio::test]
+async fn the_default_configuration_is_printed_and_read_back() {
+    let mut default = program();
+    default.arg("config");
+    let printed = run(default).await;
+    assert!(printed.status.success());
+    let file = TemporaryFile::containing(&String::from_utf8(printed.stdout).unwrap());
+    let mut effective = program();
+    effective.args(["config", "--effective", "--config", file.path()]);
+    let effective = run(effective).await;
+    assert!(effective.status.success(), "{}", String::from_utf8_lossy(&effective.stderr));
+    let mut without_file = program();
+    without_file.args(["config", "--effective"]);
+    assert_eq!(run(without_file).await.stdout, effective.stdout);
+}
+
+#[tokio::test]
+async fn a_setting_without_a_value_is_explained() {
+    let mut verify = program();
+    verify.args(["verify", "--set", "nonsense"]);
+    assert!(misuse(&run(verify).await).contains("key=value"));
+}
+
+#[tokio::test]
 async fn missing_urls_explain_themselves_and_a_stray_one_changes_nothing() {
     let stray = Launch::new("all")
         .env("DATABASE_URL", "postgres://root@127.0.0.1:5432/test")
