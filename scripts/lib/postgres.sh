@@ -133,3 +133,30 @@ kill_postgres() {
     # The next start must not take a zombie that nobody reaped for a running server.
     rm -f "$1/data/postmaster.pid"
 }
+
+# fresh_database NAME: makes a database of our own on the server of DATABASE_URL and prints its URL;
+# without psql, or without the right to make one, prints that of the one that was found.
+fresh_database() {
+    local psql name
+    if psql=$(psql_program); then
+        for name in "$1" "$1_$(date +%s)"; do # the second: somebody uses the first
+            if "$psql" "$DATABASE_URL" -Xq -c "SET client_min_messages = warning" \
+                -c "DROP DATABASE IF EXISTS $name" -c "CREATE DATABASE $name" >&2; then
+                with_database "$DATABASE_URL" "$name"
+                return
+            fi
+        done
+    fi
+    say "cannot make a database of its own; using the one that was found"
+    echo "$DATABASE_URL"
+}
+
+# with_database URL NAME: the same server, another database.
+with_database() {
+    local base=${1%%\?*} query=''
+    [ "$base" = "$1" ] || query="?${1#*\?}"
+    case ${base#*://} in
+    */*) base=${base%/*} ;;
+    esac
+    echo "$base/$2$query"
+}

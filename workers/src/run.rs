@@ -42,6 +42,9 @@ impl RunError {
             Self::Start(ServerError::Ingress(error)) => {
                 !matches!(error, IngressStartError::Listen { .. })
             }
+            Self::Migrate(error) | Self::Start(ServerError::Migrate(error)) => {
+                matches!(error, MigrateError::Url(_) | MigrateError::PartitionCount { .. })
+            }
             _ => false,
         }
     }

@@ -18,6 +18,9 @@ pub(crate) const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// Why a database cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
+    /// The URL is none.
+    #[error("the database URL is not valid: {0}")]
+    Url(sqlx::Error),
     /// Not reachable.
     #[error("the database cannot be reached: {0}")]
     Connect(sqlx::Error),
@@ -30,7 +33,7 @@ pub enum MigrateError {
     /// The partition count is fixed already.
     #[error(
         "this database was initialised with {found} partitions; {asked} were asked for, but the \
-         number cannot change (remove the setting, or start with an empty database)"
+         number cannot change (ask for {found}, or start with an empty database)"
     )]
     PartitionCount {
         /// What the database has.
@@ -105,7 +108,7 @@ pub async fn new_log_id(url: &str) -> Result<LogId, MigrateError> {
 }
 
 async fn connect(url: &str) -> Result<PgConnection, MigrateError> {
-    let options = sqlx::postgres::PgConnectOptions::from_str(url).map_err(MigrateError::Connect)?;
+    let options = sqlx::postgres::PgConnectOptions::from_str(url).map_err(MigrateError::Url)?;
     let options = options
         .ssl_mode(super::pool::Encryption::of(url).for_sqlx())
         .application_name("adjutant migrate");

@@ -61,6 +61,29 @@ async fn an_unknown_key_is_an_error_wherever_it_stands() {
 }
 
 #[tokio::test]
+async fn the_default_configuration_is_printed_and_read_back() {
+    let mut default = program();
+    default.arg("config");
+    let printed = run(default).await;
+    assert!(printed.status.success());
+    let file = TemporaryFile::containing(&String::from_utf8(printed.stdout).unwrap());
+    let mut effective = program();
+    effective.args(["config", "--effective", "--config", file.path()]);
+    let effective = run(effective).await;
+    assert!(effective.status.success(), "{}", String::from_utf8_lossy(&effective.stderr));
+    let mut without_file = program();
+    without_file.args(["config", "--effective"]);
+    assert_eq!(run(without_file).await.stdout, effective.stdout);
+}
+
+#[tokio::test]
+async fn a_setting_without_a_value_is_explained() {
+    let mut verify = program();
+    verify.args(["verify", "--set", "nonsense"]);
+    assert!(misuse(&run(verify).await).contains("key=value"));
+}
+
+#[tokio::test]
 async fn missing_urls_explain_themselves_and_a_stray_one_changes_nothing() {
     let stray = Launch::new("all")
         .env("DATABASE_URL", "postgres://root@127.0.0.1:5432/test")
@@ -133,14 +156,21 @@ async fn passwords_are_never_shown() {
             .env("ADJUTANT_AMQP_URL", "amqp://me:s3cret@127.0.0.1:1/%2f")
             .output()
             .await;
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && !words.contains("s3cret"), "{words}");
+        let words = misuse(&output);
+        assert!(words.contains("the database URL") && !words.contains("s3cret"), "{words}");
     }
     for wrong in ["amqp://me:s3cret@mq:port", "s3cret nonsense", "http://me:s3cret@mq"] {
-        let output = site.launch("all").env("ADJUTANT_AMQP_URL", wrong).output().await;
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && !words.contains("s3cret"), "{words}");
+        let words = misuse(&site.launch("all").env("ADJUTANT_AMQP_URL", wrong).output().await);
+        assert!(!words.contains("s3cret"), "{words}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_number_of_partitions_than_the_database_has_is_refused() {
+    let site = Site::new().await;
+    site.launch("relay").start().await;
+    let words = misuse(&site.launch("relay").set("database.partitions", 7).output().await);
+    assert!(words.contains("ask for 4"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,4 +239,17 @@ async fn strangers_are_not_served_without_tokens() {
     let mut allowed = exposed().set("server.allow_anonymous", true).start().await;
     assert_eq!(Api(([127, 0, 0, 1], allowed.api().port()).into()).get("/readyz").await.status, 200);
     allowed.says(|words| words.contains("may do everything").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_address_is_taken_leaves_before_it_ends() {
+    let site = Site::new().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = site.launch("all").set("server.listen", &address).output().await;
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains(&address), "{words}");
+    let mut look = site.look().await;
+    assert_eq!(look.number("SELECT count(*) FROM adjutant.members").await, 0);
 }

@@ -1,19 +1,10 @@
 //! The bank's behaviour as processes on real services. PostgreSQL and RabbitMQ are where
 //! `DATABASE_URL` and `AMQP_URL` say, else on this machine; each test has its own database, by a
 //! role that may create some, and its own prefix.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::pedantic,
-    missing_docs,
-    unreachable_pub
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod absence;
 mod audit;
-mod binary;
-mod broker;
 mod config;
 mod demo;
 mod history;

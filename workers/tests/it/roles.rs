@@ -46,12 +46,13 @@ async fn one_process_a_role_works_end_to_end() {
 
 /// Replicas of one worker role beside single processes of all others.
 struct Replicas {
-    site: Site,
     role: &'static str,
     groups: Vec<GroupName>,
     api: Api,
     workers: Vec<Bank>,
     _others: Vec<Bank>,
+    /// Dropped last: a process that lives would declare its queues again.
+    site: Site,
 }
 
 /// More than by default, so that each of three replicas has some.

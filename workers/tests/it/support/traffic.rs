@@ -2,6 +2,7 @@
 //! until it is answered. What they were answered is known, so that it can be checked afterwards.
 
 use std::{
+    fmt::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -66,9 +67,10 @@ impl Traffic {
             records.push(client.await.unwrap());
         }
         let answers = std::env::temp_dir().join(format!("answers-{}.ndjson", Uuid::now_v7()));
-        let lines = records.iter().flat_map(|record| &record.answers);
-        let lines: String =
-            lines.map(|(id, code)| format!("{{\"id\":\"{id}\",\"code\":{code}}}\n")).collect();
+        let mut lines = String::new();
+        for (id, code) in records.iter().flat_map(|record| &record.answers) {
+            writeln!(lines, "{{\"id\":\"{id}\",\"code\":{code}}}").unwrap();
+        }
         std::fs::write(&answers, lines).unwrap();
         Sent { records, answers }
     }
