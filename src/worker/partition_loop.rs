@@ -53,6 +53,8 @@ impl PartitionLoop {
     pub(super) async fn run(self) {
         let mut state = State {
             next: Offset(1),
+            to_ack: None,
+            finished_messages: 0,
             consumer: None,
             reopen_at: Instant::now(),
             failures: self.parts.settings.failure_retry.start(),
@@ -66,29 +68,29 @@ impl PartitionLoop {
                 read_checkpoint = false;
             }
             match self.follow(&mut state).await {
-                Interruption::Stopped => return,
+                Interruption::Stopped => break,
                 Interruption::Moved => {
                     tracing::debug!(source = %self.source, "the checkpoint was moved by another process");
                     metrics::counter!("adjutant_checkpoint_fenced_total", "group" => self.source.group.to_string()).increment(1);
                     // What it holds unacknowledged would fill its window for ever.
-                    state.consumer = None;
-                    state.reopen_at = Instant::now();
+                    state.close_consumer(Duration::ZERO);
                     read_checkpoint = true;
                 }
                 Interruption::Road(error) => {
                     tracing::info!(source = %self.source, %error, "the road is interrupted");
-                    state.consumer = None;
-                    state.reopen_at = Instant::now() + Duration::from_millis(500);
+                    state.close_consumer(Duration::from_millis(500));
                 }
                 Interruption::NotInLog => {
                     tracing::error!(source = %self.source, next = %state.next, "a message is not in the log; it is not applied");
                     let reason = "its entries are not in the log";
                     self.record_foreign(Some(self.parts.store.identity().log_id), reason).await;
-                    state.consumer = None;
-                    state.reopen_at = Instant::now() + Duration::from_secs(1);
+                    state.close_consumer(Duration::from_secs(1));
                     read_checkpoint = true;
                 }
             }
+        }
+        if let Err(error) = state.acknowledge().await {
+            tracing::debug!(source = %self.source, %error, "the last acknowledgement was lost");
         }
     }
 
@@ -96,6 +98,7 @@ impl PartitionLoop {
     async fn follow(&self, state: &mut State) -> Interruption {
         let mut look_at_head = Instant::now() + self.parts.settings.quiet;
         loop {
+            let (must_ack, ack_due) = (state.to_ack.is_some(), state.ack_due());
             let step = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Interruption::Stopped,
@@ -115,6 +118,9 @@ impl PartitionLoop {
                     }
                     Err(error) => Err(error.into()),
                 },
+                () = sleep_until(ack_due), if must_ack => {
+                    state.acknowledge().await.map_err(Interruption::from)
+                }
                 () = sleep_until(state.reopen_at), if state.consumer.is_none() => {
                     self.open(state).await;
                     Ok(())
@@ -249,8 +255,14 @@ impl PartitionLoop {
         if !run.is_empty() {
             self.finish(state, run, EntrySource::Broker).await?;
         }
-        if let (Some(tag), Some(consumer)) = (tag, &mut state.consumer) {
-            consumer.ack_through(tag).await?;
+        if let Some(tag) = tag {
+            let first = Instant::now() + ACK_WITHIN;
+            let due = state.to_ack.map_or(first, |(_, due)| due);
+            state.to_ack = Some((tag, due));
+            state.finished_messages += 1;
+            if state.finished_messages >= u32::from(self.parts.settings.prefetch / 4) {
+                state.acknowledge().await?;
+            }
         }
         Ok(())
     }
@@ -356,8 +368,38 @@ impl PartitionLoop {
     }
 }
 
+/// How long a finished message may stay unacknowledged. An acknowledgement is a write of its own
+/// for a quorum queue, and one covers all before it; late ones cost at worst duplicates.
+const ACK_WITHIN: Duration = Duration::from_millis(50);
+
+impl State {
+    async fn acknowledge(&mut self) -> Result<(), BrokerError> {
+        self.finished_messages = 0;
+        if let (Some((tag, _)), Some(consumer)) = (self.to_ack.take(), &mut self.consumer) {
+            consumer.ack_through(tag).await?;
+        }
+        Ok(())
+    }
+
+    fn ack_due(&self) -> Instant {
+        self.to_ack.map_or_else(Instant::now, |(_, due)| due)
+    }
+
+    /// What was not acknowledged comes again, to whoever consumes next.
+    fn close_consumer(&mut self, reopen_after: Duration) {
+        self.consumer = None;
+        self.to_ack = None;
+        self.finished_messages = 0;
+        self.reopen_at = Instant::now() + reopen_after;
+    }
+}
+
 struct State {
     next: Offset,
+    /// The last message that is finished and not acknowledged, and when it must be.
+    to_ack: Option<(u64, Instant)>,
+    /// How often messages were finished since the last acknowledgement.
+    finished_messages: u32,
     consumer: Option<Box<dyn Consumer>>,
     reopen_at: Instant,
     /// The waits after runs that failed one after another.
