@@ -18,7 +18,11 @@ use crate::store::StoreError;
 /// Run in every session of both pools. Whatever role or database say, an answered commit is on
 /// disk; a stronger setting than `on` is kept. A transaction that its process forgot (or that was
 /// stopped in the middle) is ended after 2 s, because it may hold a log lock.
-fn session_setup(settings: &PostgresSettings, idle_in_transaction: Duration) -> String {
+fn session_setup(
+    settings: &PostgresSettings,
+    idle_in_transaction: Duration,
+    planning: &str,
+) -> String {
     format!(
         "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
                   WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false), \
@@ -26,12 +30,19 @@ fn session_setup(settings: &PostgresSettings, idle_in_transaction: Duration) -> 
                 set_config('lock_timeout', '{}', false), \
                 set_config('idle_in_transaction_session_timeout', '{}', false), \
                 set_config('jit', 'off', false), \
-                set_config('max_parallel_workers_per_gather', '0', false)",
+                set_config('max_parallel_workers_per_gather', '0', false){}",
         settings.statement_timeout.as_millis(),
         settings.lock_timeout.as_millis(),
         idle_in_transaction.as_millis(),
+        planning,
     )
 }
+
+/// Every hot statement has one good plan, by an index, whatever the size of its arrays and however
+/// empty a table was when it was analyzed. Left alone, the planner makes a new plan for each small
+/// batch, in each statement of each function: more work than the statements themselves.
+const HOT_PLANNING: &str = ", set_config('plan_cache_mode', 'force_generic_plan', false), \
+                              set_config('enable_seqscan', 'off', false)";
 
 pub(super) fn hot(settings: &PostgresSettings) -> Result<Pool, StoreError> {
     let encryption = Encryption::of(&settings.url);
@@ -49,7 +60,7 @@ pub(super) fn hot(settings: &PostgresSettings) -> Result<Pool, StoreError> {
         Encryption::None => Manager::from_config(config, NoTls, recycle),
         Encryption::Verified => Manager::from_config(config, tls()?, recycle),
     };
-    let setup = session_setup(settings, Duration::from_secs(2));
+    let setup = session_setup(settings, Duration::from_secs(2), HOT_PLANNING);
     let set_up_session = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let setup = setup.clone();
         Box::pin(async move {
@@ -71,7 +82,7 @@ pub(super) fn read(settings: &PostgresSettings) -> Result<PgPool, StoreError> {
         .map_err(|error| StoreError::Schema(format!("the database URL is not valid: {error}")))?
         .ssl_mode(Encryption::of(&settings.url).for_sqlx())
         .application_name("adjutant read");
-    let setup = session_setup(settings, Duration::from_secs(30));
+    let setup = session_setup(settings, Duration::from_secs(30), "");
     Ok(PgPoolOptions::new()
         .max_connections(settings.read_connections)
         .acquire_timeout(settings.connect_timeout)
