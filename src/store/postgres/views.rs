@@ -15,10 +15,11 @@ use crate::store::{
     ViewDocuments, Views,
 };
 
-/// Served by views_pkey.
+/// A join, not `= ANY`: a generic plan would filter the whole view by it. Served by views_pkey.
 const LOAD: &str = "
     SELECT v.key, v.version, v.value::text, v.as_of::text
-      FROM adjutant.views v WHERE v.view = $1 AND v.key = ANY($2::text[])";
+      FROM unnest($2::text[]) AS k(key)
+      JOIN adjutant.views v ON v.view = $1 AND v.key = k.key";
 
 /// An absent row cannot be locked: it is inserted empty first, in key order.
 const INSERT_EMPTY: &str = "
@@ -26,11 +27,12 @@ const INSERT_EMPTY: &str = "
     SELECT $1, k, NULL, 0, NULL, '{}', clock_timestamp() FROM unnest($2::text[]) AS k ORDER BY k
     ON CONFLICT (view, key) DO NOTHING";
 
-/// Locks in key order. Served by views_pkey.
+/// Locks in key order: the sorted keys drive a nested loop. Served by views_pkey.
 const LOCK: &str = "
     SELECT v.key, v.version, v.value::text, v.as_of::text
-      FROM adjutant.views v WHERE v.view = $1 AND v.key = ANY($2::text[])
-     ORDER BY v.key FOR UPDATE";
+      FROM (SELECT k FROM unnest($2::text[]) AS k ORDER BY k COLLATE \"C\") AS k(key)
+      JOIN adjutant.views v ON v.view = $1 AND v.key = k.key
+       FOR UPDATE OF v";
 
 const COMMIT: &str = "SELECT adjutant.commit_view($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
