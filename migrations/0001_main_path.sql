@@ -279,7 +279,8 @@ BEGIN
                  FROM unnest(o_partitions, o_log_offsets, o_commands) AS o(p, place, id)
                 WHERE o.place IS NOT NULL AND NOT EXISTS (
                       SELECT 1 FROM adjutant.command_log l
-                       WHERE l.partition = o.p AND l."offset" = o.place AND l.command_id = o.id))
+                       WHERE l.partition = o.p AND l."offset" = o.place AND l.command_id = o.id
+                      OFFSET 0)) -- a lookup per command, never a join with the whole log
     THEN
         RAISE EXCEPTION 'a command is not in the command log' USING ERRCODE = 'AJ002';
     END IF;

@@ -39,7 +39,8 @@ const OUTCOMES: &str = "
     SELECT o.command_id, o.partition, o.status, o.first_offset, o.events, o.version, o.reply::text,
            o.error::text, o.attempts, o.completed_at
       FROM unnest($1::smallint[], $2::uuid[]) AS n(partition, id)
-      JOIN adjutant.outcomes o ON o.partition = n.partition AND o.command_id = n.id";
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.outcomes f
+                          WHERE f.partition = n.partition AND f.command_id = n.id OFFSET 0) AS o";
 
 #[async_trait]
 impl Execution for PostgresStore {

@@ -35,7 +35,8 @@ const INSERT: &str = "
 const OCCUPIED: &str = "
     SELECT c.id, c.content_hash, c.accepted_at
       FROM unnest($1::smallint[], $2::uuid[]) AS n(bucket, id)
-      JOIN adjutant.commands c ON c.bucket = n.bucket AND c.id = n.id";
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.commands f
+                          WHERE f.bucket = n.bucket AND f.id = n.id OFFSET 0) AS c";
 
 const SCHEDULE: &str = "
     INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason)

@@ -23,7 +23,8 @@ const READ_COMMANDS: &str = "
                sum(octet_length(c.payload::text)) OVER (ORDER BY l.\"offset\")
                    - octet_length(c.payload::text) AS bytes_before
           FROM adjutant.command_log l
-          JOIN adjutant.commands c ON c.bucket = l.bucket AND c.id = l.command_id
+         CROSS JOIN LATERAL (SELECT * FROM adjutant.commands f
+                              WHERE f.bucket = l.bucket AND f.id = l.command_id OFFSET 0) AS c
          WHERE l.partition = $1 AND l.\"offset\" >= $2
          ORDER BY l.\"offset\" LIMIT $3) AS page
      WHERE bytes_before <= $4::bigint

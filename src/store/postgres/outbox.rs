@@ -27,7 +27,8 @@ const READ: &str = "
            page AS (SELECT w.id, sum(w.bytes) OVER (ORDER BY w.id) - w.bytes AS bytes_before
                       FROM (SELECT * FROM waiting ORDER BY id LIMIT $4) AS w)
            SELECT b.*, (EXTRACT(EPOCH FROM clock_timestamp() - b.recorded_at) * 1000)::bigint AS age_ms
-             FROM page JOIN adjutant.outbox b USING (id)
+             FROM page
+            CROSS JOIN LATERAL (SELECT * FROM adjutant.outbox r WHERE r.id = page.id OFFSET 0) AS b
             WHERE page.bytes_before <= 8388608) AS o ON true
      ORDER BY o.id";
 
@@ -60,7 +61,9 @@ const TAKE_DUE: &str = "
         RETURNING s.partition, s.due_at, s.id AS place, s.command_id, s.bucket)
     SELECT due.partition, c.id, c.type, c.stream, c.payload::text, c.metadata::text,
            c.expected_version, c.reply_to::text, c.accepted_at
-      FROM due JOIN adjutant.commands c ON c.bucket = due.bucket AND c.id = due.command_id
+      FROM due
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.commands f
+                          WHERE f.bucket = due.bucket AND f.id = due.command_id OFFSET 0) AS c
      ORDER BY due.partition, due.due_at, due.place";
 
 #[async_trait]

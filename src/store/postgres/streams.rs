@@ -16,8 +16,9 @@ pub(super) const SNAPSHOTS: &str = "
     SELECT n.i, s.version, s.state_version, s.state
       FROM unnest($1::smallint[], $2::text[], $3::smallint[])
            WITH ORDINALITY AS n(partition, stream, state_version, i)
-      JOIN adjutant.snapshots s ON s.partition = n.partition AND s.stream = n.stream
-                               AND s.state_version = n.state_version";
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.snapshots f
+                          WHERE f.partition = n.partition AND f.stream = n.stream
+                            AND f.state_version = n.state_version OFFSET 0) AS s";
 
 /// Served by events_partition_stream_version_key. The snapshot is joined again, so that both
 /// queries travel in one flight; a snapshot written between the two only makes a gap that is seen.
@@ -25,10 +26,13 @@ pub(super) const EVENTS: &str = "
     SELECT n.i, e.version, e.type, e.schema_version, e.data::text
       FROM unnest($1::smallint[], $2::text[], $3::smallint[])
            WITH ORDINALITY AS n(partition, stream, state_version, i)
-      LEFT JOIN adjutant.snapshots s ON s.partition = n.partition AND s.stream = n.stream
-                                    AND s.state_version = n.state_version
-      JOIN adjutant.events e ON e.partition = n.partition AND e.stream = n.stream
-                            AND e.version > COALESCE(s.version, 0)
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.events f
+                          WHERE f.partition = n.partition AND f.stream = n.stream
+                            AND f.version > COALESCE((
+                                SELECT s.version FROM adjutant.snapshots s
+                                 WHERE s.partition = n.partition AND s.stream = n.stream
+                                   AND s.state_version = n.state_version), 0)
+                         OFFSET 0) AS e
      ORDER BY n.i, e.version";
 
 /// The parameters of both queries.

@@ -19,7 +19,8 @@ use crate::store::{
 const LOAD: &str = "
     SELECT v.key, v.version, v.value::text, v.as_of::text
       FROM unnest($2::text[]) AS k(key)
-      JOIN adjutant.views v ON v.view = $1 AND v.key = k.key";
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.views d
+                          WHERE d.view = $1 AND d.key = k.key OFFSET 0) AS v";
 
 /// An absent row cannot be locked: it is inserted empty first, in key order.
 const INSERT_EMPTY: &str = "
@@ -31,8 +32,8 @@ const INSERT_EMPTY: &str = "
 const LOCK: &str = "
     SELECT v.key, v.version, v.value::text, v.as_of::text
       FROM (SELECT k FROM unnest($2::text[]) AS k ORDER BY k COLLATE \"C\") AS k(key)
-      JOIN adjutant.views v ON v.view = $1 AND v.key = k.key
-       FOR UPDATE OF v";
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.views d
+                          WHERE d.view = $1 AND d.key = k.key FOR UPDATE) AS v";
 
 const COMMIT: &str = "SELECT adjutant.commit_view($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
