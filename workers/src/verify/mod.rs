@@ -3,7 +3,7 @@
 //!
 //! All questions are asked in one read-only REPEATABLE READ snapshot. Answers are streamed, so that
 //! memory does not grow with the database. Each kind of damage is one check's business: a missing
-//! event is a hole and nothing else, although outcomes and views refer to it; see [`damage`].
+//! event is a hole and nothing else, although outcomes and views refer to it; see `damage`.
 
 mod accounts_fold;
 mod answers;
