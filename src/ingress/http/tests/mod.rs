@@ -49,6 +49,8 @@ impl Api {
     }
 
     async fn try_on(store: MemoryStore, settings: IngressSettings) -> Result<Self, StartError> {
+        // Before anything that keeps handles of metrics.
+        let metrics = install_metrics().ok();
         let (store, signals) = (Arc::new(store), Signals::default());
         let stop = CancellationToken::new();
         let outbox = OutboxLimit::watch(store.clone(), settings.outbox_limit, stop.clone());
@@ -63,7 +65,7 @@ impl Api {
             commit,
             settings: IngressSettings { listen: ([127, 0, 0, 1], 0).into(), ..settings },
             health: health.clone(),
-            metrics: install_metrics().ok(),
+            metrics,
             cache: Some(Arc::new(OneCache)),
             ownership: Some(Arc::new(OwnsOne)),
             shutdown: stop.clone(),
