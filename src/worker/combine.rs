@@ -1,11 +1,14 @@
 //! Combines what the partition loops of a process bring into one transaction: each loop hands over
 //! a run and waits; runs that arrive while a transaction is under way share the next one.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     execute::RunEnd,
@@ -38,6 +41,17 @@ pub trait GroupHandler: Send + Sync + 'static {
     fn partition_starts(&self, partition: Partition);
 }
 
+/// Under load, transactions begin no more often than this, so that each carries more: what a
+/// transaction and its messages cost besides their entries is paid less often. The loops wait for
+/// their answers; what the transaction finished has been announced before.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The time from one transaction's start to the next one's. Zero: none.
+    pub interval: Duration,
+    /// A transaction of fewer entries is no load: the next one may follow at once.
+    pub from_entries: usize,
+}
+
 /// Where partition loops hand over their runs.
 #[derive(Clone)]
 pub(super) struct Combiner {
@@ -50,10 +64,11 @@ impl Combiner {
     pub(super) fn start(
         handler: Arc<dyn GroupHandler>,
         max_entries: usize,
+        pace: Pace,
         partitions: usize,
     ) -> Self {
         let (runs, waiting) = mpsc::channel(partitions.max(1));
-        tokio::spawn(run(handler, max_entries, waiting));
+        tokio::spawn(run(handler, max_entries, pace, waiting));
         Self { runs }
     }
 
@@ -68,9 +83,11 @@ impl Combiner {
 async fn run(
     handler: Arc<dyn GroupHandler>,
     max_entries: usize,
+    pace: Pace,
     mut waiting: mpsc::Receiver<(HandlerRun, oneshot::Sender<RunEnd>)>,
 ) {
     while let Some((first, answer)) = waiting.recv().await {
+        let started = Instant::now();
         // Loops whose entries are here already get their turn first: no waiting, only fairness.
         for _ in 0..YIELDS {
             tokio::task::yield_now().await;
@@ -92,9 +109,81 @@ async fn run(
             let failed = || RunEnd::Failed(StoreError::Internal("the handler panicked".to_owned()));
             (0..count).map(|_| failed()).collect()
         });
+        if (pace.from_entries..max_entries).contains(&entries) {
+            sleep_until(started + pace.interval).await;
+        }
         for (answer, end) in answers.into_iter().zip(ends) {
             // A loop that is gone needs no answer: its successor reads the checkpoint.
             let _ = answer.send(end);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::{
+        message::{CommandEnvelope, CommandId, Metadata, RawJson, Timestamp},
+        store::CommandEntry,
+    };
+
+    const PACE: Pace = Pace { interval: Duration::from_secs(3600), from_entries: 2 };
+
+    fn run(entries: usize) -> HandlerRun {
+        let entry = Entry::Command(CommandEntry {
+            offset: Offset(1),
+            command: CommandEnvelope {
+                id: CommandId::generate(),
+                command_type: "counter.add".into(),
+                stream: "counter/a".parse().unwrap(),
+                payload: RawJson::encode(&1).unwrap(),
+                metadata: Metadata::default(),
+                expected_version: None,
+                reply_to: None,
+                accepted_at: Timestamp::UNIX_EPOCH,
+            },
+        });
+        HandlerRun { partition: Partition(0), checkpoint: Offset(0), entries: vec![entry; entries] }
+    }
+
+    /// Panics when it is called first.
+    struct PanicsOnce(AtomicUsize);
+
+    #[async_trait]
+    impl GroupHandler for PanicsOnce {
+        async fn handle(&self, runs: Vec<HandlerRun>) -> Vec<RunEnd> {
+            assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "told to");
+            runs.iter().map(|_| RunEnd::Done).collect()
+        }
+
+        fn partition_starts(&self, _: Partition) {}
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_its_batch_and_of_no_other() {
+        let handler = Arc::new(PanicsOnce(AtomicUsize::new(0)));
+        let combiner = Combiner::start(handler, 100, PACE, 4);
+        let (first, second) = tokio::join!(combiner.finish(run(0)), combiner.finish(run(0)));
+        for end in [first, second] {
+            assert!(matches!(end, Some(RunEnd::Failed(StoreError::Internal(_)))), "{end:?}");
+        }
+        assert!(matches!(combiner.finish(run(0)).await, Some(RunEnd::Done)));
+    }
+
+    /// The time is tokio's: an hour passes as soon as nothing else is left to do.
+    #[tokio::test(start_paused = true)]
+    async fn only_batches_under_load_are_spread() {
+        let handler = Arc::new(PanicsOnce(AtomicUsize::new(1)));
+        let combiner = Combiner::start(handler, 100, PACE, 4);
+        let began = Instant::now();
+        combiner.finish(run(1)).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "one entry is no load");
+        combiner.finish(run(2)).await;
+        assert!(began.elapsed() >= PACE.interval);
+        let began = Instant::now();
+        combiner.finish(run(100)).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "a full batch gains nothing by waiting");
     }
 }

@@ -6,7 +6,8 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    EntryStats, GroupHandler, HeadWatch, Ownership, combine::Combiner,
+    EntryStats, GroupHandler, HeadWatch, Ownership,
+    combine::{Combiner, Pace},
     partition_loop::PartitionLoop,
 };
 use crate::{
@@ -23,6 +24,8 @@ pub struct GroupSettings {
     pub prefetch: u16,
     /// How many entries go into one run, and about as many into one transaction.
     pub max_entries: usize,
+    /// How transactions are spread under load.
+    pub pace: Pace,
     /// After how long without a delivery the log's head is looked at.
     pub quiet: Duration,
     /// How often a run that failed is tried again.
@@ -34,6 +37,7 @@ impl Default for GroupSettings {
         Self {
             prefetch: 64,
             max_entries: 512,
+            pace: Pace { interval: Duration::from_millis(30), from_entries: 32 },
             quiet: Duration::from_secs(1),
             failure_retry: RetryPolicy {
                 initial: Duration::from_secs(1),
@@ -71,7 +75,12 @@ pub async fn run_group(
 ) {
     let partitions = usize::from(parts.store.identity().partitions.get().unsigned_abs());
     let mut loops = Loops {
-        combiner: Combiner::start(parts.handler.clone(), parts.settings.max_entries, partitions),
+        combiner: Combiner::start(
+            parts.handler.clone(),
+            parts.settings.max_entries,
+            parts.settings.pace,
+            partitions,
+        ),
         parts: Arc::new(parts),
         heads,
         stats,

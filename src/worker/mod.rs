@@ -9,10 +9,11 @@ mod heads;
 mod membership;
 mod partition_loop;
 mod projection;
+mod road;
 mod source;
 mod stats;
 
-pub use combine::{GroupHandler, HandlerRun};
+pub use combine::{GroupHandler, HandlerRun, Pace};
 pub use command::CommandHandler;
 pub use group::{GroupParts, GroupSettings, run_group};
 pub use heads::HeadWatch;

@@ -3,18 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     EntrySource, GroupParts, HandlerRun, HeadWatch,
     combine::Combiner,
+    heads::Following,
+    road::{Event, Road},
     source::{Arrival, look_at},
     stats::Counts,
 };
 use crate::{
-    broker::{BrokerError, Consumer, Delivery, GroupPartition},
+    broker::{BrokerError, Delivery, GroupPartition},
     execute::{Retries, RetryPolicy, RunEnd},
     message::{LogId, Offset},
     store::{Entry, ForeignMessage, LogKind, StoreError},
@@ -51,12 +52,13 @@ impl From<BrokerError> for Interruption {
 
 impl PartitionLoop {
     pub(super) async fn run(self) {
+        let road =
+            Road::new(self.parts.broker.clone(), self.source.clone(), self.parts.settings.prefetch);
         let mut state = State {
             next: Offset(1),
-            to_ack: None,
-            finished_messages: 0,
-            consumer: None,
-            reopen_at: Instant::now(),
+            road,
+            following: None,
+            log_was_ahead: false,
             failures: self.parts.settings.failure_retry.start(),
         };
         let mut read_checkpoint = true;
@@ -73,23 +75,23 @@ impl PartitionLoop {
                     tracing::debug!(source = %self.source, "the checkpoint was moved by another process");
                     metrics::counter!("adjutant_checkpoint_fenced_total", "group" => self.source.group.to_string()).increment(1);
                     // What it holds unacknowledged would fill its window for ever.
-                    state.close_consumer(Duration::ZERO);
+                    state.road.close(Duration::ZERO);
                     read_checkpoint = true;
                 }
                 Interruption::Road(error) => {
                     tracing::info!(source = %self.source, %error, "the road is interrupted");
-                    state.close_consumer(Duration::from_millis(500));
+                    state.road.close(Duration::from_millis(500));
                 }
                 Interruption::NotInLog => {
                     tracing::error!(source = %self.source, next = %state.next, "a message is not in the log; it is not applied");
                     let reason = "its entries are not in the log";
                     self.record_foreign(Some(self.parts.store.identity().log_id), reason).await;
-                    state.close_consumer(Duration::from_secs(1));
+                    state.road.close(Duration::from_secs(1));
                     read_checkpoint = true;
                 }
             }
         }
-        if let Err(error) = state.acknowledge().await {
+        if let Err(error) = state.road.acknowledge().await {
             tracing::debug!(source = %self.source, %error, "the last acknowledgement was lost");
         }
     }
@@ -98,7 +100,6 @@ impl PartitionLoop {
     async fn follow(&self, state: &mut State) -> Interruption {
         let mut look_at_head = Instant::now() + self.parts.settings.quiet;
         loop {
-            let (must_ack, ack_due) = (state.to_ack.is_some(), state.ack_due());
             let step = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Interruption::Stopped,
@@ -107,8 +108,14 @@ impl PartitionLoop {
                     look_at_head = Instant::now() + self.parts.settings.quiet;
                     self.catch_up(state).await
                 }
-                delivery = next_delivery(&mut state.consumer) => match delivery {
-                    Ok(delivery) => {
+                () = next_head(&mut state.following) => {
+                    let (before, head) = (state.next, self.heads.latest(self.log, self.source.partition));
+                    let applied = self.apply_log(state, head).await;
+                    state.log_was_ahead |= state.next > before;
+                    applied
+                }
+                event = state.road.next() => match event {
+                    Ok(Event::Delivery(delivery)) => {
                         let before = state.next;
                         let applied = self.apply_deliveries(state, delivery).await;
                         if state.next > before {
@@ -116,15 +123,10 @@ impl PartitionLoop {
                         }
                         applied
                     }
+                    Ok(Event::AcksDue) => state.road.acknowledge().await.map_err(Interruption::from),
+                    Ok(Event::Opened) => Ok(()),
                     Err(error) => Err(error.into()),
                 },
-                () = sleep_until(ack_due), if must_ack => {
-                    state.acknowledge().await.map_err(Interruption::from)
-                }
-                () = sleep_until(state.reopen_at), if state.consumer.is_none() => {
-                    self.open(state).await;
-                    Ok(())
-                }
             };
             if let Err(interruption) = step {
                 return interruption;
@@ -132,18 +134,9 @@ impl PartitionLoop {
         }
     }
 
-    async fn open(&self, state: &mut State) {
-        match self.parts.broker.consume(&self.source, self.parts.settings.prefetch).await {
-            Ok(consumer) => state.consumer = Some(consumer),
-            Err(error) => {
-                tracing::debug!(source = %self.source, %error, "cannot consume; the log is read instead");
-                state.reopen_at = Instant::now() + Duration::from_secs(1);
-            }
-        }
-    }
-
-    /// The log's head of a second ago lies ahead: the road lost something, or another consumer is
-    /// the active one.
+    /// Nothing of use was delivered for a while. Is the log's head of a second ago ahead, then the
+    /// road lost something, or another consumer is the active one: the log is read, and followed
+    /// until the road brings something again.
     async fn catch_up(&self, state: &mut State) -> Result<(), Interruption> {
         let head = self.heads.a_second_ago(self.log, self.source.partition);
         let latest = self.heads.latest(self.log, self.source.partition);
@@ -153,6 +146,12 @@ impl PartitionLoop {
             "partition" => self.source.partition.to_string()
         )
         .set(lag as f64);
+        let useful = std::mem::take(&mut state.log_was_ahead);
+        if !state.road.is_open() || state.next <= head {
+            state.following.get_or_insert_with(|| self.heads.follow());
+        } else if !useful {
+            state.following = None;
+        }
         if state.next <= head {
             self.apply_log(state, head).await?;
         }
@@ -209,12 +208,16 @@ impl PartitionLoop {
         while let Some(delivery) = next.take() {
             let expected = state.next.plus(run.len());
             match look_at(&delivery, self.log, ours, expected) {
-                Arrival::Duplicate => self.count_duplicate(),
+                Arrival::Duplicate => {
+                    state.following = None;
+                    self.count_duplicate();
+                }
                 Arrival::Foreign { log_id, reason } => {
                     self.warn_foreign(log_id, &reason);
                     self.record_foreign(log_id, &reason).await;
                 }
                 Arrival::Entries(entries) => {
+                    state.following = None;
                     let first = entries.first().map_or(expected, Entry::offset);
                     if first > expected {
                         // Finish what is in hand, then read the hole from the log.
@@ -232,10 +235,8 @@ impl PartitionLoop {
                 }
             }
             last_tag = Some(delivery.tag);
-            if run.len() < self.parts.settings.max_entries
-                && let Some(consumer) = &mut state.consumer
-            {
-                match consumer.next().now_or_never() {
+            if run.len() < self.parts.settings.max_entries {
+                match state.road.take_ready() {
                     Some(Ok(delivery)) => next = Some(delivery),
                     Some(Err(error)) => interrupted = Some(error),
                     None => {}
@@ -256,13 +257,7 @@ impl PartitionLoop {
             self.finish(state, run, EntrySource::Broker).await?;
         }
         if let Some(tag) = tag {
-            let first = Instant::now() + ACK_WITHIN;
-            let due = state.to_ack.map_or(first, |(_, due)| due);
-            state.to_ack = Some((tag, due));
-            state.finished_messages += 1;
-            if state.finished_messages >= u32::from(self.parts.settings.prefetch / 4) {
-                state.acknowledge().await?;
-            }
+            state.road.finished(tag).await?;
         }
         Ok(())
     }
@@ -368,47 +363,20 @@ impl PartitionLoop {
     }
 }
 
-/// How long a finished message may stay unacknowledged. An acknowledgement is a write of its own
-/// for a quorum queue, and one covers all before it; late ones cost at worst duplicates.
-const ACK_WITHIN: Duration = Duration::from_millis(50);
-
-impl State {
-    async fn acknowledge(&mut self) -> Result<(), BrokerError> {
-        self.finished_messages = 0;
-        if let (Some((tag, _)), Some(consumer)) = (self.to_ack.take(), &mut self.consumer) {
-            consumer.ack_through(tag).await?;
-        }
-        Ok(())
-    }
-
-    fn ack_due(&self) -> Instant {
-        self.to_ack.map_or_else(Instant::now, |(_, due)| due)
-    }
-
-    /// What was not acknowledged comes again, to whoever consumes next.
-    fn close_consumer(&mut self, reopen_after: Duration) {
-        self.consumer = None;
-        self.to_ack = None;
-        self.finished_messages = 0;
-        self.reopen_at = Instant::now() + reopen_after;
-    }
-}
-
 struct State {
     next: Offset,
-    /// The last message that is finished and not acknowledged, and when it must be.
-    to_ack: Option<(u64, Instant)>,
-    /// How often messages were finished since the last acknowledgement.
-    finished_messages: u32,
-    consumer: Option<Box<dyn Consumer>>,
-    reopen_at: Instant,
+    road: Road,
+    /// While the road brings nothing: the newest heads.
+    following: Option<Following>,
+    /// Whether following brought entries since the last look.
+    log_was_ahead: bool,
     /// The waits after runs that failed one after another.
     failures: Retries,
 }
 
-async fn next_delivery(consumer: &mut Option<Box<dyn Consumer>>) -> Result<Delivery, BrokerError> {
-    match consumer {
-        Some(consumer) => consumer.next().await,
+async fn next_head(following: &mut Option<Following>) {
+    match following {
+        Some(following) => following.next().await,
         None => std::future::pending().await,
     }
 }

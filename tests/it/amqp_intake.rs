@@ -3,17 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use adjutant::{
-    broker::Broker,
+    broker::{
+        Broker, BrokerError, Confirmation, Consumer, GroupPartition, IntakeConsumer,
+        OutboundMessage, PendingConfirmation, Publisher,
+    },
     ingress::{CommitSettings, GroupCommit, OutboxLimit, Validator, amqp},
-    message::CommandId,
+    message::{CommandId, GroupName, Route},
     service::Process,
     store::{Role, Store},
 };
-use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
+    options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use serde_json::{Value, json};
@@ -23,7 +25,7 @@ use crate::support::{
     domain, eventually,
     process::{ALL, Site},
     proxy::Proxy,
-    rabbit, soon,
+    rabbit,
 };
 
 /// An intake beside a process, stopped when dropped.
@@ -77,14 +79,12 @@ fn deposit(amount: i64) -> Value {
 }
 
 async fn next_from(channel: &Channel, queue: &str) -> Delivery {
-    let options = BasicConsumeOptions::default();
-    let mut consumer = channel
-        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-        .await
-        .expect("consume");
-    let delivery = soon("a message", consumer.next()).await.expect("open").expect("delivery");
-    delivery.ack(BasicAckOptions::default()).await.expect("ack");
-    delivery
+    eventually("a message", async || {
+        let options = BasicGetOptions { no_ack: true };
+        let message = channel.basic_get(queue.into(), options).await.expect("get");
+        message.map(|message| message.delivery)
+    })
+    .await
 }
 
 fn header(delivery: &Delivery, name: &str) -> String {
@@ -272,4 +272,95 @@ async fn a_row_is_deleted_only_when_the_broker_has_confirmed_it() {
     assert_eq!(header(&next_from(&channel, &queue).await, "adjutant-reason"), "during");
     eventually("deleted", async || (rows().await == 0).then_some(())).await;
     relay.stop(Duration::from_secs(10)).await;
+}
+
+/// The real broker, but for one kind of message, which it refuses.
+struct RefusesDeadLetters(adjutant::broker::rabbitmq::RabbitBroker);
+
+#[async_trait::async_trait]
+impl Broker for RefusesDeadLetters {
+    async fn declare(&self, groups: &[GroupName]) -> Result<(), BrokerError> {
+        self.0.declare(groups).await
+    }
+
+    async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
+        struct Refusing(Box<dyn Publisher>);
+
+        #[async_trait::async_trait]
+        impl Publisher for Refusing {
+            async fn publish(
+                &self,
+                message: OutboundMessage,
+            ) -> Result<PendingConfirmation, BrokerError> {
+                match message.route {
+                    Route::IntakeDeadLetter => {
+                        Ok(Box::pin(std::future::ready(Ok(Confirmation::Refused))))
+                    }
+                    _ => self.0.publish(message).await,
+                }
+            }
+        }
+        Ok(Box::new(Refusing(self.0.publisher().await?)))
+    }
+
+    async fn consume(
+        &self,
+        source: &GroupPartition,
+        prefetch: u16,
+    ) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.0.consume(source, prefetch).await
+    }
+
+    async fn consume_intake(&self, prefetch: u16) -> Result<Box<dyn IntakeConsumer>, BrokerError> {
+        self.0.consume_intake(prefetch).await
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        self.0.check().await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+/// A full dead-letter queue: its message waits and is not lost, and no other waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_the_broker_refuses_waits_and_holds_nothing_up() {
+    let site = Site::new().await;
+    let refusing = Arc::new(RefusesDeadLetters(site.road.broker()));
+    let process = site.start_with(&ALL, refusing.clone()).await;
+    let intake = start_intake(&site, &process, refusing);
+    let (_connection, channel) = rabbit::raw().await;
+    let queue = site.road.name("intake");
+    for round in 0..5 {
+        send(&channel, &queue, BasicProperties::default(), b"no command").await;
+        let id = CommandId::generate();
+        let good = json!({ "type": "counter.add", "stream": "counter/a",
+                           "payload": { "amount": 1 } });
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_message_id(id.to_string().into());
+        send(&channel, &queue, properties, good.to_string().as_bytes()).await;
+        site.until_ended(&[id]).await;
+        let pool = site.database.pool().await;
+        eventually("only dead letters are left, all of them", async || {
+            let rows: Vec<(i16, i64)> =
+                sqlx::query_as("SELECT route, count(*) FROM adjutant.outbox GROUP BY route")
+                    .fetch_all(&pool)
+                    .await
+                    .ok()?;
+            (rows == [(4, round + 1)]).then_some(())
+        })
+        .await;
+    }
+    drop(intake);
+    process.stop(Duration::from_secs(10)).await;
+    // With a broker that takes them, they arrive.
+    let process = site.start(&[Role::Relay]).await;
+    for _ in 0..5 {
+        let letter = next_from(&channel, &site.road.name("intake.dlq")).await;
+        assert_eq!(letter.data, b"no command");
+    }
+    process.stop(Duration::from_secs(10)).await;
 }

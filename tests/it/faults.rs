@@ -12,7 +12,7 @@ use adjutant::{
 use crate::support::{
     commands::add,
     database::Database,
-    domain,
+    domain, eventually,
     process::{ALL, Site},
     proxy::Proxy,
     rabbit,
@@ -30,7 +30,8 @@ struct Behind {
 impl Behind {
     async fn proxies(roles: &[Role]) -> Self {
         let site = Site::new().await;
-        let database = Proxy::to(postgres_address(&site.database)).await;
+        // The request that ends a transaction, as a simple query.
+        let database = Proxy::losing_replies(postgres_address(&site.database), b"COMMIT\0").await;
         let broker = Proxy::to(rabbit::amqp_address()).await;
         let url = through(&site.database, database.address());
         let store = site.database.store_through(&url).await;
@@ -163,4 +164,104 @@ async fn a_process_that_wakes_up_late_writes_nothing_twice() {
     behind.site.assert_lawful().await;
     others.stop(Duration::from_secs(10)).await;
     behind.process.stop(Duration::from_secs(10)).await;
+}
+
+/// A COMMIT that took place and whose answer never came: whoever sent it must find out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_whose_commit_was_not_answered_are_accepted_once() {
+    let behind = Behind::proxies(&[]).await;
+    let worker = behind.site.start(&ALL).await;
+    let mut ids = Vec::new();
+    for round in 1..=5 {
+        behind.database.lose_replies(1);
+        ids.extend(behind.accept((0..20).map(|i| add(&format!("c{}", i % 6), 1)).collect()).await);
+        assert_eq!(behind.database.replies_lost(), round);
+    }
+    behind.site.until_ended(&ids).await;
+    behind.site.until_applied().await;
+    behind.site.assert_lawful().await;
+    let pool = behind.site.database.pool().await;
+    let entries: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.command_log")
+        .fetch_one(&pool)
+        .await
+        .expect("count");
+    assert_eq!(entries, 100, "each command is in the log once");
+    worker.stop(Duration::from_secs(10)).await;
+    behind.process.stop(Duration::from_secs(10)).await;
+}
+
+/// The same for what workers commit: decisions, and views with their checkpoints.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_whose_commits_were_not_answered_do_nothing_twice() {
+    for (lossy, sound) in [
+        (Role::CommandWorker, vec![Role::Relay, Role::ProjectionWorker]),
+        (Role::ProjectionWorker, vec![Role::Relay, Role::CommandWorker]),
+    ] {
+        let behind = Behind::proxies(&[lossy]).await;
+        let others = behind.site.start(&sound).await;
+        let mut ids = Vec::new();
+        for round in 1..=5 {
+            behind.database.lose_replies(1);
+            let commands: Vec<_> = (0..20).map(|i| add(&format!("c{}", i % 6), 1)).collect();
+            ids.extend(commands.iter().map(|command| command.id));
+            behind.site.store.accept(commands).await.expect("accept");
+            others.signals().outbox_written();
+            eventually("the reply is lost", async || {
+                (behind.database.replies_lost() >= round).then_some(())
+            })
+            .await;
+        }
+        behind.site.until_ended(&ids).await;
+        behind.site.until_applied().await;
+        behind.site.assert_lawful().await;
+        others.stop(Duration::from_secs(10)).await;
+        behind.process.stop(Duration::from_secs(10)).await;
+    }
+}
+
+/// A broker that keeps its connections and says nothing must not slow the log to its idle pace: a
+/// chain of commands, each sent when the one before has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_followed_closely_while_the_broker_is_silent() {
+    let behind = Behind::proxies(&ALL).await;
+    behind.site.until_ended(&behind.accept(vec![add("c0", 1)]).await).await;
+    behind.broker.pause();
+    behind.broker.drop_connections(); // consumers must be opened again, and cannot be
+    let links = 40;
+    let began = tokio::time::Instant::now();
+    let mut ids = Vec::new();
+    for _ in 0..links {
+        let id = behind.accept(vec![add("c0", 1)]).await;
+        behind.site.until_ended(&id).await;
+        ids.extend(id);
+    }
+    behind.site.until_applied().await;
+    // At the idle pace, one look a second, it would be more than a second a link.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(links / 2), "{took:?}");
+    behind.broker.resume();
+    ids.extend(behind.accept((0..20).map(|i| add(&format!("c{}", i % 6), 1)).collect()).await);
+    behind.check(&ids).await;
+}
+
+/// `severity` is in the server's language; what a fence means must not depend on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_speaks_another_language_is_understood() {
+    let site = Site::new().await;
+    let proxy = Proxy::replacing(postgres_address(&site.database), b"SERROR\0", b"SFEHLR\0").await;
+    let store = site.database.store_through(&through(&site.database, proxy.address())).await;
+    let group = adjutant::message::GroupName::projection("counters");
+    let commit = || adjutant::store::ViewCommit {
+        view: "counters".into(),
+        documents: vec![],
+        checkpoints: vec![adjutant::store::CheckpointMove {
+            group: group.clone(),
+            partition: adjutant::message::Partition(0),
+            from: adjutant::message::Offset(7),
+            to: adjutant::message::Offset(8),
+        }],
+    };
+    let error = adjutant::store::Views::commit_view(&*store, commit()).await.unwrap_err();
+    let fenced = matches!(error, adjutant::store::StoreError::Fenced(_));
+    assert!(fenced, "{error:?}");
 }

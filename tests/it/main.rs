@@ -17,5 +17,6 @@ mod faults;
 mod http;
 mod main_path;
 mod readme;
+mod releases;
 mod store_laws;
 mod support;

@@ -96,6 +96,49 @@ async fn lost_messages_are_found_in_the_log_within_five_seconds() {
     process.stop(Duration::from_secs(10)).await;
 }
 
+/// Law 1: messages that are of no use must not keep a group from looking at its log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_foreign_messages_hides_no_lost_one() {
+    let site = Site::new().await;
+    let process = site.start(&[Role::CommandWorker]).await;
+    let (_connection, channel) = crate::support::rabbit::raw().await;
+    let lost = add("a", 1);
+    let partition = site.store.identity().partitions.of(&lost.stream);
+    let queue = site.road.name(&format!("commands.p{:02}", partition.0));
+    let flood = async {
+        let mut sent = 0;
+        while sent < 100_000 {
+            let (options, properties) = Default::default();
+            let publish =
+                channel.basic_publish("".into(), queue.as_str().into(), options, b"?", properties);
+            publish.await.expect("publish");
+            sent += 1;
+            if sent % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let found = async {
+        let pool = site.database.pool().await;
+        eventually("the flood has begun", async || {
+            let n: Option<i64> =
+                sqlx::query_scalar("SELECT sum(count)::bigint FROM adjutant.foreign_messages")
+                    .fetch_one(&pool)
+                    .await
+                    .ok()?;
+            n.filter(|n| *n > 0)
+        })
+        .await;
+        site.store.accept(vec![lost.clone()]).await.expect("accept"); // no relay runs
+        site.until_ended(&[lost.id]).await;
+    };
+    tokio::select! {
+        () = found => {}
+        () = flood => panic!("the command was not found during the flood"),
+    }
+    process.stop(Duration::from_secs(10)).await;
+}
+
 /// Law 1: a queue that holds messages of another database with the same prefix.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_another_log_are_never_applied() {

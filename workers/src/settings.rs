@@ -10,7 +10,7 @@ use adjutant::{
     relay::RelaySettings,
     service::{ProcessSettings, ServerSettings},
     store::postgres::PostgresSettings,
-    worker::{GroupSettings, MembershipSettings},
+    worker::{GroupSettings, MembershipSettings, Pace},
 };
 
 use crate::{
@@ -70,6 +70,7 @@ fn process(config: &Config) -> ProcessSettings {
         groups: GroupSettings {
             prefetch: config.broker.prefetch,
             max_entries: config.worker.batch,
+            pace: Pace { interval: millis(config.worker.pace_ms), ..defaults.groups.pace },
             quiet: millis(config.worker.idle_check_ms),
             ..defaults.groups
         },

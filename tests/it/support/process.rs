@@ -34,15 +34,19 @@ impl Site {
     }
 
     pub async fn start_with(&self, roles: &[Role], broker: Arc<dyn Broker>) -> Process {
-        let parts = ProcessParts {
+        Process::start(self.parts(roles, broker).await).await.expect("start")
+    }
+
+    /// What a process starts with, for tests that change something of it.
+    pub async fn parts(&self, roles: &[Role], broker: Arc<dyn Broker>) -> ProcessParts {
+        ProcessParts {
             service: domain::service(),
             store: self.database.store().await,
             broker,
             roles: roles.to_vec(),
             name: "test".into(),
             settings: ProcessSettings::default(),
-        };
-        Process::start(parts).await.expect("start")
+        }
     }
 
     /// Waits until each of these commands has an outcome.

@@ -130,6 +130,8 @@ pub enum LogFormat {
 pub struct WorkerConfig {
     /// The most entries of one transaction.
     pub batch: usize,
+    /// How far apart transactions of one group begin under load, in milliseconds (0: not).
+    pub pace_ms: u64,
     /// The most memory of the aggregate cache, in bytes.
     pub cache_bytes: u64,
     /// A snapshot every so many events (0: never).

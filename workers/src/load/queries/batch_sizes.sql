@@ -1,5 +1,6 @@
 -- How many commands a transaction accepted, and how many it executed, on average, since a moment:
--- all rows of one transaction carry one time. And how many events a view's transaction took.
+-- all rows of one transaction carry one time. And how many events a view's transaction took (its
+-- checkpoints carry a time each, but one xmin).
 SELECT (SELECT count(*)::float8 / NULLIF(count(DISTINCT accepted_at), 0)
           FROM adjutant.commands WHERE accepted_at >= $1) AS accepted,
        (SELECT count(*)::float8 / NULLIF(count(DISTINCT completed_at), 0)
@@ -7,4 +8,4 @@ SELECT (SELECT count(*)::float8 / NULLIF(count(DISTINCT accepted_at), 0)
        (SELECT avg(events)::float8
           FROM (SELECT sum(reached - previous) AS events FROM adjutant.checkpoints
                  WHERE group_name LIKE 'projection.%' AND moved_at >= $1
-                 GROUP BY group_name, moved_at) AS transactions) AS projected
+                 GROUP BY group_name, xmin::text) AS transactions) AS projected
