@@ -1,7 +1,14 @@
 //! Combines what the partition loops of a process bring into one transaction: each loop hands over
 //! a run and waits; runs that arrive while a transaction is under way share the next one.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -46,10 +53,29 @@ pub trait GroupHandler: Send + Sync + 'static {
 /// their answers; what the transaction finished has been announced before.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The time from one transaction's start to the next one's. Zero: none.
+    /// The time from one transaction's start to the next one's where all partitions are owned; who
+    /// owns half of them waits twice as long, so that further workers do not make it more
+    /// transactions. Zero: none.
     pub interval: Duration,
     /// A transaction of fewer entries is no load: the next one may follow at once.
     pub from_entries: usize,
+}
+
+/// Never more than so many times [`Pace::interval`].
+const LONGEST: usize = 4;
+
+/// How many partitions this process owns, of how many.
+pub(super) struct Share {
+    pub(super) owned: AtomicUsize,
+    pub(super) partitions: usize,
+}
+
+impl Share {
+    fn interval(&self, pace: Pace) -> Duration {
+        let owned = self.owned.load(Ordering::Relaxed).max(1);
+        let times = self.partitions as f64 / owned as f64;
+        pace.interval.mul_f64(times.clamp(1.0, LONGEST as f64))
+    }
 }
 
 /// Where partition loops hand over their runs.
@@ -65,10 +91,10 @@ impl Combiner {
         handler: Arc<dyn GroupHandler>,
         max_entries: usize,
         pace: Pace,
-        partitions: usize,
+        share: Arc<Share>,
     ) -> Self {
-        let (runs, waiting) = mpsc::channel(partitions.max(1));
-        tokio::spawn(run(handler, max_entries, pace, waiting));
+        let (runs, waiting) = mpsc::channel(share.partitions.max(1));
+        tokio::spawn(run(handler, max_entries, pace, share, waiting));
         Self { runs }
     }
 
@@ -84,6 +110,7 @@ async fn run(
     handler: Arc<dyn GroupHandler>,
     max_entries: usize,
     pace: Pace,
+    share: Arc<Share>,
     mut waiting: mpsc::Receiver<(HandlerRun, oneshot::Sender<RunEnd>)>,
 ) {
     while let Some((first, answer)) = waiting.recv().await {
@@ -110,7 +137,7 @@ async fn run(
             (0..count).map(|_| failed()).collect()
         });
         if (pace.from_entries..max_entries).contains(&entries) {
-            sleep_until(started + pace.interval).await;
+            sleep_until(started + share.interval(pace)).await;
         }
         for (answer, end) in answers.into_iter().zip(ends) {
             // A loop that is gone needs no answer: its successor reads the checkpoint.
@@ -121,8 +148,6 @@ async fn run(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
     use crate::{
         message::{CommandEnvelope, CommandId, Metadata, RawJson, Timestamp},
@@ -130,6 +155,16 @@ mod tests {
     };
 
     const PACE: Pace = Pace { interval: Duration::from_secs(3600), from_entries: 2 };
+
+    fn share(owned: usize) -> Arc<Share> {
+        Arc::new(Share { owned: AtomicUsize::new(owned), partitions: 4 })
+    }
+
+    #[test]
+    fn the_fewer_partitions_the_longer_the_interval() {
+        let times = |owned| share(owned).interval(PACE).as_secs() / PACE.interval.as_secs();
+        assert_eq!([4, 2, 1, 0].map(times), [1, 2, 4, 4]);
+    }
 
     fn run(entries: usize) -> HandlerRun {
         let entry = Entry::Command(CommandEntry {
@@ -164,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_a_failure_of_its_batch_and_of_no_other() {
         let handler = Arc::new(PanicsOnce(AtomicUsize::new(0)));
-        let combiner = Combiner::start(handler, 100, PACE, 4);
+        let combiner = Combiner::start(handler, 100, PACE, share(4));
         let (first, second) = tokio::join!(combiner.finish(run(0)), combiner.finish(run(0)));
         for end in [first, second] {
             assert!(matches!(end, Some(RunEnd::Failed(StoreError::Internal(_)))), "{end:?}");
@@ -176,7 +211,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_batches_under_load_are_spread() {
         let handler = Arc::new(PanicsOnce(AtomicUsize::new(1)));
-        let combiner = Combiner::start(handler, 100, PACE, 4);
+        let combiner = Combiner::start(handler, 100, PACE, share(4));
         let began = Instant::now();
         combiner.finish(run(1)).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "one entry is no load");

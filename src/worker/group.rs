@@ -1,13 +1,20 @@
 //! A group in this process: a partition loop for every partition that it should own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     EntryStats, GroupHandler, HeadWatch, Ownership,
-    combine::{Combiner, Pace},
+    combine::{Combiner, Pace, Share},
     partition_loop::PartitionLoop,
 };
 use crate::{
@@ -74,14 +81,16 @@ pub async fn run_group(
     stop: CancellationToken,
 ) {
     let partitions = usize::from(parts.store.identity().partitions.get().unsigned_abs());
+    let share = Arc::new(Share { owned: AtomicUsize::new(0), partitions });
     let mut loops = Loops {
         combiner: Combiner::start(
             parts.handler.clone(),
             parts.settings.max_entries,
             parts.settings.pace,
-            partitions,
+            share.clone(),
         ),
         parts: Arc::new(parts),
+        share,
         heads,
         stats,
         running: BTreeMap::new(),
@@ -103,6 +112,7 @@ pub async fn run_group(
 struct Loops {
     parts: Arc<GroupParts>,
     combiner: Combiner,
+    share: Arc<Share>,
     heads: HeadWatch,
     stats: EntryStats,
     running: BTreeMap<Partition, (CancellationToken, JoinHandle<()>)>,
@@ -127,6 +137,7 @@ impl Loops {
                 self.start(*partition);
             }
         }
+        self.share.owned.store(owned.len(), Ordering::Relaxed);
         metrics::gauge!("adjutant_partitions_owned", "group" => self.parts.group.to_string())
             .set(owned.len() as f64);
     }

@@ -116,19 +116,16 @@ async fn an_unreachable_broker_is_reported_without_credentials() {
     assert_eq!(invalid.err(), Some(InvalidRabbitSettings::Url));
 }
 
-/// Raises a memory alarm, which stops every publisher of the broker, so it needs one of its own:
-/// `ADJUTANT_RABBITMQCTL="scripts/rabbitmq4 ctl"` beside `AMQP_URL`.
+/// Raises a memory alarm, which stops every publisher of the broker, so it needs one of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a broker of its own, see above"]
 async fn a_blocked_publisher_waits_no_longer_than_the_confirm_timeout_and_recovers() {
-    async fn watermark(value: &str) {
-        let command = std::env::var("ADJUTANT_RABBITMQCTL").unwrap();
-        let line = format!("{command} set_vm_memory_high_watermark {value}");
-        let status = tokio::process::Command::new("sh").args(["-c", &line]).status().await.unwrap();
-        assert!(status.success());
-    }
+    let rabbit = PrivateRabbit::start().await;
+    let watermark = async |value: &str| {
+        rabbit.ctl(&["set_vm_memory_high_watermark", value]).await;
+    };
     let road = Road::new();
     let mut settings = road.settings();
+    settings.url = rabbit.url().to_owned();
     settings.confirm_timeout = Duration::from_secs(1);
     let broker = road.broker_with(settings);
     broker.declare(&road.groups).await.unwrap();

@@ -22,6 +22,7 @@ use lapin::{
 
 use crate::support::{
     eventually,
+    private::PrivateRabbit,
     proxy::Proxy,
     rabbit::{Road, amqp_address, amqp_url_through, raw},
     soon,

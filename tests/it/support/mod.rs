@@ -4,6 +4,8 @@ pub mod commands;
 pub mod database;
 pub mod domain;
 pub mod http;
+#[allow(dead_code)]
+pub mod private;
 pub mod process;
 pub mod proxy;
 pub mod rabbit;

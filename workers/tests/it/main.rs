@@ -5,10 +5,12 @@
 
 mod absence;
 mod audit;
+mod bench;
 mod config;
 mod demo;
 mod history;
 mod kills;
+mod paused;
 mod roles;
 mod support;
 mod tampering;

@@ -6,6 +6,9 @@ pub mod process;
 pub mod site;
 pub mod traffic;
 
+#[path = "../../../../tests/it/support/private.rs"]
+#[allow(dead_code)]
+pub mod private;
 #[path = "../../../../tests/it/support/proxy.rs"]
 #[allow(dead_code)]
 pub mod proxy;
