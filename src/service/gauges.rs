@@ -1,23 +1,21 @@
 //! Gauges that somebody must read from time to time: queue depths and the aggregate cache.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Process;
-use crate::{broker::rabbitmq::RabbitBroker, message::GroupName, store::postgres::PostgresStore};
+use super::{Process, backing::Gauges};
+use crate::message::GroupName;
 
 /// How often they are read.
 const EVERY: Duration = Duration::from_secs(10);
 
 pub(super) fn start(
     process: &Process,
-    broker: &RabbitBroker,
+    gauges: Gauges,
     groups: Vec<GroupName>,
-    store: &Arc<PostgresStore>,
     stop: CancellationToken,
 ) {
-    let (broker, store) = (broker.clone(), store.clone());
     let executor = process.executor().clone();
     tokio::spawn(async move {
         while !stop.is_cancelled() {
@@ -31,24 +29,35 @@ pub(super) fn start(
             metrics::gauge!("adjutant_cache_bytes").set(cache.bytes as f64);
             metrics::counter!("adjutant_cache_hits_total").absolute(cache.hits);
             metrics::counter!("adjutant_cache_misses_total").absolute(cache.misses);
-            match store.oldest_snapshot_age().await {
-                Ok(seconds) => metrics::gauge!("adjutant_oldest_snapshot_seconds").set(seconds),
-                Err(error) => {
-                    tracing::debug!(%error, "the age of the oldest snapshot is not known");
-                }
-            }
-            match broker.queue_depths(&groups).await {
-                Ok(depths) => {
-                    for (queue, messages, consumers) in depths {
-                        let labels = [("queue", queue)];
-                        metrics::gauge!("adjutant_queue_messages", &labels)
-                            .set(f64::from(messages));
-                        metrics::gauge!("adjutant_queue_consumers", &labels)
-                            .set(f64::from(consumers));
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "the queues' depths are not known"),
-            }
+            gauges.read(&groups).await;
         }
     });
+}
+
+impl Gauges {
+    async fn read(&self, groups: &[GroupName]) {
+        match self {
+            #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+            Self::Services(store, broker) => {
+                match store.oldest_snapshot_age().await {
+                    Ok(seconds) => metrics::gauge!("adjutant_oldest_snapshot_seconds").set(seconds),
+                    Err(error) => {
+                        tracing::debug!(%error, "the age of the oldest snapshot is not known");
+                    }
+                }
+                match broker.queue_depths(groups).await {
+                    Ok(depths) => show(depths),
+                    Err(error) => tracing::debug!(%error, "the queues' depths are not known"),
+                }
+            }
+        }
+    }
+}
+
+fn show(depths: Vec<(String, u32, u32)>) {
+    for (queue, messages, consumers) in depths {
+        let labels = [("queue", queue)];
+        metrics::gauge!("adjutant_queue_messages", &labels).set(f64::from(messages));
+        metrics::gauge!("adjutant_queue_consumers", &labels).set(f64::from(consumers));
+    }
 }

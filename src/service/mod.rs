@@ -1,5 +1,7 @@
 //! A running process: the roles it has, wired together, from start to a clean stop.
 
+#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
+mod backing;
 mod declare;
 #[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
 mod gauges;
@@ -9,6 +11,8 @@ mod reports;
 mod server;
 mod workers;
 
+#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
+pub use backing::{Backing, ServicesSettings};
 #[cfg(feature = "http")]
 pub use reports::OwnershipByHash;
 #[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]

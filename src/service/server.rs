@@ -6,24 +6,21 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError, groups_of};
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+use super::ServicesSettings;
+use super::{
+    Backing, OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError, backing::Opened,
+    groups_of,
+};
 use crate::{
-    broker::{
-        Broker,
-        rabbitmq::{InvalidRabbitSettings, RabbitBroker, RabbitSettings},
-    },
+    broker::Broker,
     domain::Service,
-    execute::RetryPolicy,
     ingress::{
         GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
         http::{Ingress, IngressParts, StartError as IngressStartError},
     },
-    message::PartitionCount,
     observe::{BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics},
-    store::{
-        Role, Store, StoreError,
-        postgres::{MigrateError, PostgresSettings, PostgresStore, migrate},
-    },
+    store::{Role, Store, StoreError},
 };
 
 /// How long a process that could not start takes at most to leave.
@@ -34,16 +31,8 @@ const AFTER_FAILED_START: Duration = Duration::from_secs(5);
 pub struct ServerSettings {
     /// What it does.
     pub roles: Vec<Role>,
-    /// The database.
-    pub database: PostgresSettings,
-    /// Whether migrations that are missing are applied at start.
-    pub migrate_at_start: bool,
-    /// How many partitions a database gets that is not initialised yet.
-    pub partitions: Option<PartitionCount>,
-    /// How long the start waits for a database that does not answer.
-    pub database_patience: Duration,
-    /// The broker.
-    pub broker: RabbitSettings,
+    /// Where it keeps what it must not lose, and how its parts reach each other.
+    pub backing: Backing,
     /// Whether commands are taken from `{prefix}.intake`, too (role ingress).
     pub amqp_intake: bool,
     /// Executor, relay, partition loops, membership.
@@ -55,15 +44,17 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// The defaults: all roles, the API on 127.0.0.1:8080, the admin server on 127.0.0.1:9090.
+    /// The defaults, on PostgreSQL and RabbitMQ at these URLs.
+    #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
     pub fn new(database_url: impl Into<String>, amqp_url: impl Into<String>) -> Self {
+        Self::on(Backing::Services(Box::new(ServicesSettings::new(database_url, amqp_url))))
+    }
+
+    /// The defaults: all roles, the API on 127.0.0.1:8080, the admin server on 127.0.0.1:9090.
+    pub fn on(backing: Backing) -> Self {
         Self {
             roles: Role::ALL.to_vec(),
-            database: PostgresSettings::new(database_url),
-            migrate_at_start: true,
-            partitions: None,
-            database_patience: Duration::from_mins(1),
-            broker: RabbitSettings::new(amqp_url),
+            backing,
             amqp_intake: true,
             process: ProcessSettings::default(),
             ingress: IngressSettings::default(),
@@ -76,14 +67,16 @@ impl ServerSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The database cannot be set up.
+    #[cfg(feature = "postgres")]
     #[error(transparent)]
-    Migrate(#[from] MigrateError),
+    Migrate(#[from] crate::store::postgres::MigrateError),
     /// The database does not fit or does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The broker's settings are not valid.
+    #[cfg(feature = "rabbitmq")]
     #[error(transparent)]
-    Broker(#[from] InvalidRabbitSettings),
+    Broker(#[from] crate::broker::rabbitmq::InvalidRabbitSettings),
     /// A role does not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -137,10 +130,7 @@ impl Server {
         }
         let metrics = install_metrics()?;
         let rest = CancellationToken::new();
-        let store = connect(&settings).await?;
-        let partitions = store.identity().partitions;
-        let rabbit = RabbitBroker::new(settings.broker.clone(), partitions)?;
-        let broker: Arc<dyn Broker> = Arc::new(rabbit.clone());
+        let Opened { store, broker, gauges } = settings.backing.open().await?;
         // A broker that is away does not make this process less ready: intake goes on without it.
         let health =
             Health::new().require(StoreCheck(store.clone())).show(BrokerCheck(broker.clone()));
@@ -155,7 +145,7 @@ impl Server {
             settings: settings.process.clone(),
         })
         .await?;
-        super::gauges::start(&process, &rabbit, groups_of(&service), &store, rest.clone());
+        super::gauges::start(&process, gauges, groups_of(&service), rest.clone());
         let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
         let intake = match has_intake.then(|| start_intake(&settings, parts, &process)) {
             None => Intake::default(),
@@ -229,31 +219,6 @@ pub async fn stop_signal() -> std::io::Result<&'static str> {
     })
 }
 
-async fn connect(settings: &ServerSettings) -> Result<Arc<PostgresStore>, ServerError> {
-    let mut delays = RetryPolicy::within(settings.database_patience).start();
-    loop {
-        let error = match try_connect(settings).await {
-            Ok(store) => return Ok(store),
-            Err(
-                error @ (ServerError::Migrate(MigrateError::Connect(_))
-                | ServerError::Store(StoreError::Unavailable(_) | StoreError::Transient(_))),
-            ) => error,
-            Err(error) => return Err(error),
-        };
-        let Some(delay) = delays.next_delay() else { return Err(error) };
-        tracing::warn!(%error, "the database is not there yet");
-        tokio::time::sleep(delay).await;
-    }
-}
-
-async fn try_connect(settings: &ServerSettings) -> Result<Arc<PostgresStore>, ServerError> {
-    if settings.migrate_at_start {
-        let migrated = migrate(&settings.database.url, settings.partitions).await?;
-        tracing::debug!(version = migrated.version, "the schema is up to date");
-    }
-    Ok(Arc::new(PostgresStore::connect(settings.database.clone()).await?))
-}
-
 fn start_admin(
     settings: &ServerSettings,
     health: &Arc<Health>,
@@ -269,7 +234,7 @@ fn start_admin(
 
 struct IntakeParts {
     service: Service,
-    store: Arc<PostgresStore>,
+    store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     health: Arc<Health>,
     metrics: crate::observe::MetricsHandle,
@@ -281,7 +246,7 @@ fn start_intake(
     process: &Process,
 ) -> Result<Intake, ServerError> {
     let stop = CancellationToken::new();
-    let store: Arc<dyn Store> = parts.store.clone();
+    let store = parts.store;
     let outbox = OutboxLimit::watch(store.clone(), settings.ingress.outbox_limit, stop.clone());
     let (commit, committing) = GroupCommit::start(
         store.clone(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adjutant::{
     ingress::IngressSettings,
-    service::{Server, ServerSettings},
+    service::{Backing, Server, ServerSettings, ServicesSettings},
 };
 use serde_json::{Value, json};
 
@@ -30,11 +30,12 @@ async fn the_example_serves() {
     let service = minimal::service().expect("a valid service");
     road.groups = adjutant::service::groups_of(&service);
     road.partitions = adjutant::message::PartitionCount::DEFAULT;
+    let services =
+        ServicesSettings { broker: road.settings(), ..ServicesSettings::new(&database.url, "") };
     let settings = ServerSettings {
-        broker: road.settings(),
         ingress: IngressSettings { listen: ([127, 0, 0, 1], 0).into(), ..Default::default() },
         admin_listen: None,
-        ..ServerSettings::new(&database.url, "")
+        ..ServerSettings::on(Backing::Services(Box::new(services)))
     };
     let server = Server::start(service, settings).await.expect("start");
     let api = format!("http://{}", server.api().expect("an API"));

@@ -8,7 +8,7 @@ use adjutant::{
     ingress::{AccessRole, CommitSettings, IngressSettings, TokenSettings},
     message::PartitionCount,
     relay::RelaySettings,
-    service::{ProcessSettings, ServerSettings},
+    service::{Backing, ProcessSettings, ServerSettings, ServicesSettings},
     store::postgres::PostgresSettings,
     worker::{GroupSettings, MembershipSettings, Pace},
 };
@@ -24,9 +24,8 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
     let partitions = PartitionCount::new(config.database.partitions)
         .map_err(|error| RunError::Setting(format!("database.partitions: {error}")))?;
     config.require_urls()?;
-    let defaults = ServerSettings::new(config.database.url.expose(), config.broker.url.expose());
-    Ok(ServerSettings {
-        roles: config.roles.as_slice().to_vec(),
+    let defaults = ServicesSettings::new(config.database.url.expose(), config.broker.url.expose());
+    let services = ServicesSettings {
         database: PostgresSettings {
             hot_connections: config.database.hot_connections,
             read_connections: config.database.read_connections,
@@ -40,11 +39,15 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
             confirm_timeout: millis(config.relay.confirm_timeout_ms),
             ..defaults.broker
         },
+        database_patience: defaults.database_patience,
+    };
+    Ok(ServerSettings {
+        roles: config.roles.as_slice().to_vec(),
         amqp_intake: config.broker.intake,
         process: process(config),
         ingress: ingress(config)?,
         admin_listen: Some(config.admin.listen),
-        database_patience: defaults.database_patience,
+        ..ServerSettings::on(Backing::Services(Box::new(services)))
     })
 }
 

@@ -1,0 +1,118 @@
+//! Where a service keeps its truth, and its road: PostgreSQL and RabbitMQ, or both in this process.
+
+use std::sync::Arc;
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+use std::time::Duration;
+
+use super::ServerError;
+use crate::{broker::Broker, message::PartitionCount, store::Store};
+
+/// Where a service keeps what it must not lose, and how its parts reach each other.
+#[derive(Clone, Debug)]
+pub enum Backing {
+    /// PostgreSQL and RabbitMQ: any number of processes.
+    #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+    Services(Box<ServicesSettings>),
+}
+
+/// PostgreSQL and RabbitMQ.
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+#[derive(Clone, Debug)]
+pub struct ServicesSettings {
+    /// The database.
+    pub database: crate::store::postgres::PostgresSettings,
+    /// Whether migrations that are missing are applied at start.
+    pub migrate_at_start: bool,
+    /// How many partitions a database gets that is not initialised yet.
+    pub partitions: Option<PartitionCount>,
+    /// How long the start waits for a database that does not answer.
+    pub database_patience: Duration,
+    /// The broker.
+    pub broker: crate::broker::rabbitmq::RabbitSettings,
+}
+
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+impl ServicesSettings {
+    /// The defaults for a database and a broker at these URLs.
+    pub fn new(database_url: impl Into<String>, amqp_url: impl Into<String>) -> Self {
+        Self {
+            database: crate::store::postgres::PostgresSettings::new(database_url),
+            migrate_at_start: true,
+            partitions: None,
+            database_patience: Duration::from_mins(1),
+            broker: crate::broker::rabbitmq::RabbitSettings::new(amqp_url),
+        }
+    }
+}
+
+/// A store and a broker that were opened, and what must be read from them from time to time.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) gauges: Gauges,
+}
+
+/// What only one kind of store or broker can tell.
+pub(super) enum Gauges {
+    #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+    Services(Arc<crate::store::postgres::PostgresStore>, crate::broker::rabbitmq::RabbitBroker),
+}
+
+impl Backing {
+    pub(super) async fn open(&self) -> Result<Opened, ServerError> {
+        match self {
+            #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+            Self::Services(settings) => services::open(settings).await,
+        }
+    }
+}
+
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+mod services {
+    use super::{Arc, Gauges, Opened, ServerError, ServicesSettings, Store as _};
+    use crate::{
+        broker::rabbitmq::RabbitBroker,
+        execute::RetryPolicy,
+        store::{
+            StoreError,
+            postgres::{MigrateError, PostgresStore, migrate},
+        },
+    };
+
+    pub(super) async fn open(settings: &ServicesSettings) -> Result<Opened, ServerError> {
+        let store = connect(settings).await?;
+        let rabbit = RabbitBroker::new(settings.broker.clone(), store.identity().partitions)?;
+        Ok(Opened {
+            store: store.clone(),
+            broker: Arc::new(rabbit.clone()),
+            gauges: Gauges::Services(store, rabbit),
+        })
+    }
+
+    async fn connect(settings: &ServicesSettings) -> Result<Arc<PostgresStore>, ServerError> {
+        let mut delays = RetryPolicy::within(settings.database_patience).start();
+        loop {
+            let error = match try_connect(settings).await {
+                Ok(store) => return Ok(store),
+                Err(
+                    error @ (ServerError::Migrate(MigrateError::Connect(_))
+                    | ServerError::Store(
+                        StoreError::Unavailable(_) | StoreError::Transient(_),
+                    )),
+                ) => error,
+                Err(error) => return Err(error),
+            };
+            let Some(delay) = delays.next_delay() else { return Err(error) };
+            tracing::warn!(%error, "the database is not there yet");
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    async fn try_connect(settings: &ServicesSettings) -> Result<Arc<PostgresStore>, ServerError> {
+        if settings.migrate_at_start {
+            let migrated = migrate(&settings.database.url, settings.partitions).await?;
+            tracing::debug!(version = migrated.version, "the schema is up to date");
+        }
+        Ok(Arc::new(PostgresStore::connect(settings.database.clone()).await?))
+    }
+}
