@@ -1,6 +1,7 @@
 //! A complete service: a counter that people can add to, and a view of all counters.
 //!
-//! `ADJUTANT_DATABASE_URL=… ADJUTANT_AMQP_URL=… cargo run --example minimal`
+//! `cargo run --example minimal`; with `ADJUTANT_DATABASE_URL` and `ADJUTANT_AMQP_URL` on PostgreSQL
+//! and RabbitMQ, without them on `./adjutant-data`.
 
 use adjutant::prelude::*;
 

@@ -1,5 +1,7 @@
 //! Where a service keeps its truth, and its road: PostgreSQL and RabbitMQ, or both in this process.
 
+#[cfg(feature = "embedded")]
+use std::path::PathBuf;
 use std::sync::Arc;
 #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 use std::time::Duration;
@@ -13,6 +15,10 @@ pub enum Backing {
     /// PostgreSQL and RabbitMQ: any number of processes.
     #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
     Services(Box<ServicesSettings>),
+    /// A SQLite database in a directory and a broker in this process: one process with all roles,
+    /// nothing to install. The same guarantees; what is answered is on disk.
+    #[cfg(feature = "embedded")]
+    Embedded(EmbeddedSettings),
 }
 
 /// PostgreSQL and RabbitMQ.
@@ -45,6 +51,29 @@ impl ServicesSettings {
     }
 }
 
+/// Everything in one process.
+#[cfg(feature = "embedded")]
+#[derive(Clone, Debug)]
+pub struct EmbeddedSettings {
+    /// The directory of the database; it is made if it is missing. One process at a time.
+    pub directory: PathBuf,
+    /// How many partitions a database gets that is not initialised yet.
+    pub partitions: Option<PartitionCount>,
+}
+
+#[cfg(feature = "embedded")]
+impl EmbeddedSettings {
+    /// The name of the database within the directory.
+    pub const DATABASE: &'static str = "adjutant.sqlite";
+    /// The directory of a service that was told of none.
+    pub const DIRECTORY: &'static str = "adjutant-data";
+
+    /// The defaults for a database in this directory.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), partitions: None }
+    }
+}
+
 /// A store and a broker that were opened, and what must be read from them from time to time.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
@@ -56,6 +85,8 @@ pub(super) struct Opened {
 pub(super) enum Gauges {
     #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
     Services(Arc<crate::store::postgres::PostgresStore>, crate::broker::rabbitmq::RabbitBroker),
+    #[cfg(feature = "embedded")]
+    Embedded(crate::broker::local::LocalBroker),
 }
 
 impl Backing {
@@ -63,6 +94,8 @@ impl Backing {
         match self {
             #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
             Self::Services(settings) => services::open(settings).await,
+            #[cfg(feature = "embedded")]
+            Self::Embedded(settings) => embedded::open(settings).await,
         }
     }
 }
@@ -96,9 +129,7 @@ mod services {
                 Ok(store) => return Ok(store),
                 Err(
                     error @ (ServerError::Migrate(MigrateError::Connect(_))
-                    | ServerError::Store(
-                        StoreError::Unavailable(_) | StoreError::Transient(_),
-                    )),
+                    | ServerError::Store(StoreError::Unavailable(_) | StoreError::Transient(_))),
                 ) => error,
                 Err(error) => return Err(error),
             };
@@ -114,5 +145,22 @@ mod services {
             tracing::debug!(version = migrated.version, "the schema is up to date");
         }
         Ok(Arc::new(PostgresStore::connect(settings.database.clone()).await?))
+    }
+}
+
+#[cfg(feature = "embedded")]
+mod embedded {
+    use super::{Arc, EmbeddedSettings, Gauges, Opened, ServerError, Store as _};
+    use crate::{
+        broker::local::{LocalBroker, LocalSettings},
+        store::sqlite::{SqliteSettings, SqliteStore},
+    };
+
+    pub(super) async fn open(settings: &EmbeddedSettings) -> Result<Opened, ServerError> {
+        let path = settings.directory.join(EmbeddedSettings::DATABASE);
+        let store = SqliteStore::open(SqliteSettings::new(path, settings.partitions)).await?;
+        let store = Arc::new(store);
+        let broker = LocalBroker::new(LocalSettings::default(), store.identity().partitions);
+        Ok(Opened { store, broker: Arc::new(broker.clone()), gauges: Gauges::Embedded(broker) })
     }
 }

@@ -50,6 +50,8 @@ impl Gauges {
                     Err(error) => tracing::debug!(%error, "the queues' depths are not known"),
                 }
             }
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_) => {} // The broker in the process keeps its own gauges.
         }
     }
 }

@@ -12,6 +12,9 @@ mod server;
 mod workers;
 
 #[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
+#[cfg(feature = "embedded")]
+pub use backing::EmbeddedSettings;
+#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
 pub use backing::{Backing, ServicesSettings};
 #[cfg(feature = "http")]
 pub use reports::OwnershipByHash;

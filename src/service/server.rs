@@ -77,6 +77,10 @@ pub enum ServerError {
     #[cfg(feature = "rabbitmq")]
     #[error(transparent)]
     Broker(#[from] crate::broker::rabbitmq::InvalidRabbitSettings),
+    /// The embedded database cannot be opened.
+    #[cfg(feature = "embedded")]
+    #[error(transparent)]
+    Embedded(#[from] crate::store::sqlite::SqliteOpenError),
     /// A role does not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -193,19 +197,36 @@ impl Server {
 }
 
 /// Runs a service with all roles until SIGTERM or SIGINT. `ADJUTANT_DATABASE_URL` and
-/// `ADJUTANT_AMQP_URL` say where PostgreSQL and RabbitMQ are; everything else is as
-/// [`ServerSettings::new`] has it.
+/// `ADJUTANT_AMQP_URL` say where PostgreSQL and RabbitMQ are; with neither, and with the feature
+/// `embedded`, everything runs in this process on `./adjutant-data`. Everything else is as
+/// [`ServerSettings::on`] has it.
 pub async fn serve(service: Service) -> Result<(), ServerError> {
-    let url = |name, what, example| {
-        std::env::var(name).map_err(|_| ServerError::MissingUrl(name, what, example))
-    };
-    let database =
-        url("ADJUTANT_DATABASE_URL", "PostgreSQL", "postgres://root@127.0.0.1:5432/test")?;
-    let amqp = url("ADJUTANT_AMQP_URL", "RabbitMQ", "amqp://guest:guest@127.0.0.1:5672")?;
-    let server = Server::start(service, ServerSettings::new(database, amqp)).await?;
+    let server = Server::start(service, ServerSettings::on(backing_by_environment()?)).await?;
     stop_signal().await.map_err(ServerError::Signals)?;
     server.stop(Duration::from_secs(9)).await;
     Ok(())
+}
+
+fn backing_by_environment() -> Result<Backing, ServerError> {
+    let (database, amqp) = ("ADJUTANT_DATABASE_URL", "ADJUTANT_AMQP_URL");
+    let set = |name: &'static str| std::env::var(name).ok().filter(|url| !url.is_empty());
+    match (set(database), set(amqp)) {
+        (Some(database), Some(amqp)) => {
+            Ok(Backing::Services(Box::new(ServicesSettings::new(database, amqp))))
+        }
+        #[cfg(feature = "embedded")]
+        (None, None) => {
+            Ok(Backing::Embedded(super::EmbeddedSettings::new(super::EmbeddedSettings::DIRECTORY)))
+        }
+        (None, _) => {
+            let example = "postgres://root@127.0.0.1:5432/test";
+            Err(ServerError::MissingUrl(database, "PostgreSQL", example))
+        }
+        (_, None) => {
+            let example = "amqp://guest:guest@127.0.0.1:5672";
+            Err(ServerError::MissingUrl(amqp, "RabbitMQ", example))
+        }
+    }
 }
 
 /// Ends when the process is told to stop, and says by which signal.

@@ -50,7 +50,7 @@ fn begin(config: Result<Config, ConfigError>) -> Result<Config, Failure> {
 
 async fn serve(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = begin(args.load())?;
-    config.require_urls()?;
+    config.place()?;
     run::serve(&config).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,4 +14,5 @@ pub mod log;
 pub mod run;
 mod settings;
 mod tokens;
+mod welcome;
 pub mod verify;

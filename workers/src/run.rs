@@ -9,7 +9,11 @@ use adjutant::{
     store::postgres::MigrateError,
 };
 
-use crate::{accounts, config::Config, settings};
+use crate::{
+    accounts,
+    config::{Config, Place},
+    settings, welcome,
+};
 
 /// Why the service does not run (any more).
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +109,9 @@ pub async fn new_log_id(config: &Config) -> Result<String, RunError> {
 /// `shutdown_ms`.
 pub async fn serve(config: &Config) -> Result<(), RunError> {
     let running = start_roles(config).await?;
+    if let (Place::Embedded(directory), Some(api)) = (config.place()?, running.api()) {
+        println!("{}", welcome::embedded(directory, api));
+    }
     if let Some(api) = running.api() {
         tracing::info!("the HTTP API listens on http://{api}");
     }

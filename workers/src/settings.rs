@@ -8,24 +8,41 @@ use adjutant::{
     ingress::{AccessRole, CommitSettings, IngressSettings, TokenSettings},
     message::PartitionCount,
     relay::RelaySettings,
-    service::{Backing, ProcessSettings, ServerSettings, ServicesSettings},
+    service::{Backing, EmbeddedSettings, ProcessSettings, ServerSettings, ServicesSettings},
     store::postgres::PostgresSettings,
     worker::{GroupSettings, MembershipSettings, Pace},
 };
 
 use crate::{
-    config::{Config, Token, TokenRole},
+    config::{Config, Place, Token, TokenRole},
     run::RunError,
     tokens,
 };
 
-/// Everything that a process is configured with. The URLs must be there.
+/// Everything that a process is configured with.
 pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
     let partitions = PartitionCount::new(config.database.partitions)
         .map_err(|error| RunError::Setting(format!("database.partitions: {error}")))?;
-    config.require_urls()?;
+    let backing = match config.place()? {
+        Place::Services => Backing::Services(Box::new(services(config, partitions))),
+        Place::Embedded(directory) => Backing::Embedded(EmbeddedSettings {
+            partitions: Some(partitions),
+            ..EmbeddedSettings::new(directory)
+        }),
+    };
+    Ok(ServerSettings {
+        roles: config.roles.as_slice().to_vec(),
+        amqp_intake: config.broker.intake && matches!(backing, Backing::Services(_)),
+        process: process(config),
+        ingress: ingress(config)?,
+        admin_listen: Some(config.admin.listen),
+        ..ServerSettings::on(backing)
+    })
+}
+
+fn services(config: &Config, partitions: PartitionCount) -> ServicesSettings {
     let defaults = ServicesSettings::new(config.database.url.expose(), config.broker.url.expose());
-    let services = ServicesSettings {
+    ServicesSettings {
         database: PostgresSettings {
             hot_connections: config.database.hot_connections,
             read_connections: config.database.read_connections,
@@ -40,15 +57,7 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
             ..defaults.broker
         },
         database_patience: defaults.database_patience,
-    };
-    Ok(ServerSettings {
-        roles: config.roles.as_slice().to_vec(),
-        amqp_intake: config.broker.intake,
-        process: process(config),
-        ingress: ingress(config)?,
-        admin_listen: Some(config.admin.listen),
-        ..ServerSettings::on(Backing::Services(Box::new(services)))
-    })
+    }
 }
 
 fn process(config: &Config) -> ProcessSettings {

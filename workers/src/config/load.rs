@@ -108,6 +108,15 @@ fn tree(layer: &Figment) -> Result<Dict, String> {
     layer.extract().map_err(|error| error.to_string())
 }
 
+/// Where the service keeps its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// In PostgreSQL; RabbitMQ is the road.
+    Services,
+    /// In this directory; everything runs in one process.
+    Embedded(&'a Path),
+}
+
 /// A file's settings, with its name for error messages.
 struct NamedFile {
     path: PathBuf,
@@ -158,6 +167,22 @@ impl Config {
         errors
     }
 
+    /// Where the service keeps its data: what the two URLs say.
+    pub fn place(&self) -> Result<Place<'_>, ConfigError> {
+        match (self.database.url.is_empty(), self.broker.url.is_empty()) {
+            (false, false) => Ok(Place::Services),
+            (true, true) if self.roles.is_all() => Ok(Place::Embedded(&self.embedded.directory)),
+            (true, true) => Err(ConfigError(vec![
+                "single roles need PostgreSQL and RabbitMQ, by which processes reach each other: \
+                 set ADJUTANT_DATABASE_URL and ADJUTANT_AMQP_URL; or run all roles, then neither \
+                 is needed"
+                    .to_owned(),
+            ])),
+            (true, false) => Err(half("broker.url", "database.url", "ADJUTANT_DATABASE_URL")),
+            (false, true) => Err(half("database.url", "broker.url", "ADJUTANT_AMQP_URL")),
+        }
+    }
+
     /// Both URLs, or what is missing.
     pub fn require_urls(&self) -> Result<(), ConfigError> {
         let missing: Vec<String> =
@@ -180,6 +205,13 @@ impl Config {
         let hint = "broker.url is not set: use --amqp-url or ADJUTANT_AMQP_URL";
         self.broker.url.is_empty().then(|| hint.to_owned())
     }
+}
+
+fn half(present: &str, missing: &str, variable: &str) -> ConfigError {
+    ConfigError(vec![format!(
+        "{present} is set and {missing} is not: the service needs both PostgreSQL and RabbitMQ (set \
+         {variable}), or neither: then it runs embedded, in one process"
+    )])
 }
 
 fn is_prefix(prefix: &str) -> bool {

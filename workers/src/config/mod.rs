@@ -12,11 +12,11 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
-pub use load::{ConfigError, Settings, load};
+pub use load::{ConfigError, Place, Settings, load};
 pub use roles::Roles;
 pub use secret::SecretUrl;
 pub use sections::{
-    Admin, BrokerConfig, DatabaseConfig, Log, LogFormat, Membership, RelayConfig, Server, Token,
+    Admin, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership, RelayConfig, Server, Token,
     TokenRole, WorkerConfig,
 };
 
@@ -33,6 +33,8 @@ pub struct Config {
     pub roles: Roles,
     /// How long stopping may take, in milliseconds.
     pub shutdown_ms: u64,
+    /// Where data is if neither PostgreSQL nor RabbitMQ is configured.
+    pub embedded: EmbeddedConfig,
     /// PostgreSQL.
     pub database: DatabaseConfig,
     /// RabbitMQ.

@@ -38,6 +38,11 @@ impl Roles {
         &self.0
     }
 
+    /// Whether every role is among them.
+    pub fn is_all(&self) -> bool {
+        self.0 == Role::ALL
+    }
+
     /// Whether it is among them.
     pub fn contains(&self, role: Role) -> bool {
         self.0.contains(&role)

@@ -1,10 +1,18 @@
 //! The sections of the configuration.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::SecretUrl;
+
+/// Everything in one process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedConfig {
+    /// The directory of the database.
+    pub directory: PathBuf,
+}
 
 /// PostgreSQL.
 #[derive(Clone, Debug, Serialize, Deserialize)]

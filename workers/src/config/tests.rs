@@ -34,6 +34,7 @@ fn the_default_file_names_every_setting() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.roles, Roles::all());
     assert!(config.require_urls().unwrap_err().to_string().contains("ADJUTANT_AMQP_URL"));
+    assert_eq!(config.place().unwrap(), Place::Embedded("adjutant-data".as_ref()));
 }
 
 #[test]
@@ -60,6 +61,27 @@ fn a_command_may_have_defaults_of_its_own_that_everything_else_overrides() {
     };
     assert_eq!(level(vec![]), "warn");
     assert_eq!(level(vec![("ADJUTANT_LOG__LEVEL".into(), "debug".into())]), "debug");
+}
+
+#[test]
+fn one_url_without_the_other_explains_itself() {
+    let database = ("ADJUTANT_DATABASE_URL", "postgres://db/bank");
+    let broker = ("ADJUTANT_AMQP_URL", "amqp://mq");
+    let place = |variables: &[(&str, &str)], flags: &Settings| {
+        let config = with(variables, flags).unwrap();
+        config.place().map(|place| format!("{place:?}")).map_err(|error| error.to_string())
+    };
+    let none = Settings::default();
+    assert_eq!(place(&[database, broker], &none).unwrap(), "Services");
+    let words = place(&[database], &none).unwrap_err();
+    assert!(words.contains("set ADJUTANT_AMQP_URL), or neither"), "{words}");
+    let words = place(&[broker], &none).unwrap_err();
+    assert!(words.contains("set ADJUTANT_DATABASE_URL), or neither"), "{words}");
+    let mut relay = Settings::default();
+    relay.set("roles", Some("relay"));
+    let words = place(&[], &relay).unwrap_err();
+    assert!(words.contains("single roles need PostgreSQL and RabbitMQ"), "{words}");
+    assert_eq!(place(&[database, broker], &relay).unwrap(), "Services");
 }
 
 #[test]

@@ -55,6 +55,23 @@ impl Api {
         self.request("POST", "/v1/commands", headers, &body).await
     }
 
+    /// Sends lines to the batch endpoint: the ids that were accepted.
+    pub async fn batch(self, lines: &[String]) -> Vec<Uuid> {
+        let mut client = Client::connect(self.0).await;
+        let headers = [("Content-Type", "application/x-ndjson")];
+        let body = lines.join("\n");
+        let answer =
+            client.request("POST", "/v1/commands/batch", &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer
+            .body
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+            .filter(|line| line["code"] == 202)
+            .map(|line| line["id"].as_str().and_then(|id| id.parse().ok()).expect("an id"))
+            .collect()
+    }
+
     /// Opens an account.
     pub async fn open(self, account: &str) -> Value {
         self.execute("open", account, json!({ "owner": "Ada" })).await
