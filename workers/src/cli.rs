@@ -31,6 +31,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure the service on this machine. Prints figures; asserts nothing.
     Bench(BenchArgs),
+    /// Carry an embedded database over to PostgreSQL: everything, compared row by row, or nothing.
+    Move(MoveArgs),
     /// Audit a database: outcomes, logs, views. Knows nothing of the run that filled it.
     Verify(VerifyArgs),
 }
@@ -168,6 +170,17 @@ pub enum Scenario {
     TwoWorkers,
     /// A transaction that has read stays open for the whole run, against none.
     PinnedSnapshot,
+}
+
+/// `bank move`
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// The directory of the embedded database. Nothing may serve it meanwhile; it stays as it is.
+    #[arg(long, value_name = "DIRECTORY", default_value = "adjutant-data")]
+    pub from: PathBuf,
+    /// The PostgreSQL database (postgres://…); it must hold nothing yet.
+    #[arg(long, value_name = "URL", hide_env_values = true, env = "ADJUTANT_DATABASE_URL")]
+    pub to: String,
 }
 
 /// `bank verify`

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use crate::{
     bench,
-    cli::{BenchArgs, Command, ConfigArgs, DemoArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
+    carry::{self, MoveError},
+    cli::{BenchArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
     config::{self, Config, ConfigError},
     demo::{self, DemoError},
     log,
@@ -22,6 +23,7 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Migrate(args) => migrate(args).await,
         Command::NewLogId(args) => new_log_id(args).await,
         Command::Config(args) => show_config(args),
+        Command::Move(args) => carry_over(args).await,
         Command::Verify(args) => audit(args).await,
         Command::Demo(args) => demo(args).await,
         Command::Bench(args) => benchmark(args).await,
@@ -36,10 +38,12 @@ pub async fn run(command: Command) -> ExitCode {
 fn is_misuse(failure: &(dyn std::error::Error + 'static)) -> bool {
     let run = failure.downcast_ref::<RunError>();
     let demo = failure.downcast_ref::<DemoError>();
+    let carry = failure.downcast_ref::<MoveError>();
     failure.is::<ConfigError>()
         || failure.is::<log::LogError>()
         || run.is_some_and(RunError::is_misuse)
         || demo.is_some_and(DemoError::is_misuse)
+        || carry.is_some_and(MoveError::is_misuse)
 }
 
 fn begin(config: Result<Config, ConfigError>) -> Result<Config, Failure> {
@@ -73,6 +77,15 @@ fn show_config(args: ShowConfigArgs) -> Result<ExitCode, Failure> {
     } else {
         print!("{}", config::DEFAULT);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn carry_over(args: MoveArgs) -> Result<ExitCode, Failure> {
+    let moved = carry::carry(args.from, &args.to).await?;
+    for (table, rows) in moved {
+        println!("{rows:>10}  {table}");
+    }
+    println!("everything was carried over; each row was compared");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod bench;
+pub mod carry;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -1,0 +1,190 @@
+//! What is carried over: every table with its columns, in both databases' words.
+
+/// A column, by what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `smallint`
+    Small,
+    /// `integer`
+    Int,
+    /// `bigint`
+    Big,
+    /// `uuid`; 16 bytes in SQLite
+    Uuid,
+    /// `text`
+    Text,
+    /// `jsonb`; text in SQLite
+    Json,
+    /// `bytea`
+    Bytes,
+    /// `timestamptz`; microseconds since 1970 in SQLite
+    Time,
+}
+
+impl Kind {
+    /// The type of an array parameter, and how an element becomes a value of the column.
+    pub(super) fn in_sql(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Small => ("smallint[]", ""),
+            Self::Int => ("integer[]", ""),
+            Self::Big => ("bigint[]", ""),
+            Self::Uuid => ("uuid[]", ""),
+            Self::Text => ("text[]", ""),
+            Self::Json => ("text[]", "::jsonb"),
+            Self::Bytes => ("bytea[]", ""),
+            Self::Time => ("timestamptz[]", ""),
+        }
+    }
+}
+
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    /// The first [`Self::key`] of them are the primary key.
+    pub(super) columns: &'static [(&'static str, Kind)],
+    pub(super) key: usize,
+    /// Which rows, where it is not all of them: the same words for both databases.
+    pub(super) only: &'static str,
+}
+
+use Kind::{Big, Bytes, Int, Json, Small, Text, Time, Uuid};
+
+/// In the order in which they are written.
+///
+/// Not carried: messages of the outbox that carry log entries (their groups read the logs), members
+/// and foreign messages (they belong to the old place), older rows of the chains of checkpoints.
+pub(super) const TABLES: &[Table] = &[
+    Table {
+        name: "commands",
+        columns: &[
+            ("bucket", Small),
+            ("id", Uuid),
+            ("partition", Small),
+            ("stream", Text),
+            ("type", Text),
+            ("lane", Small),
+            ("payload", Json),
+            ("metadata", Json),
+            ("expected_version", Big),
+            ("not_before", Time),
+            ("reply_to", Json),
+            ("content_hash", Bytes),
+            ("accepted_at", Time),
+        ],
+        key: 2,
+        only: "true",
+    },
+    Table {
+        name: "command_log",
+        columns: &[
+            ("partition", Small),
+            ("offset", Big),
+            ("command_id", Uuid),
+            ("bucket", Small),
+            ("recorded_at", Time),
+        ],
+        key: 2,
+        only: "true",
+    },
+    Table {
+        name: "events",
+        columns: &[
+            ("partition", Small),
+            ("offset", Big),
+            ("stream", Text),
+            ("version", Big),
+            ("type", Text),
+            ("schema_version", Small),
+            ("data", Json),
+            ("metadata", Json),
+            ("command_id", Uuid),
+            ("recorded_at", Time),
+        ],
+        key: 2,
+        only: "true",
+    },
+    Table {
+        name: "outcomes",
+        columns: &[
+            ("partition", Small),
+            ("command_id", Uuid),
+            ("status", Small),
+            ("first_offset", Big),
+            ("events", Int),
+            ("version", Big),
+            ("reply", Json),
+            ("error", Json),
+            ("attempts", Int),
+            ("completed_at", Time),
+        ],
+        key: 2,
+        only: "true",
+    },
+    Table {
+        name: "checkpoints",
+        columns: &[
+            ("group_name", Text),
+            ("partition", Small),
+            ("previous", Big),
+            ("reached", Big),
+            ("moved_at", Time),
+        ],
+        key: 3,
+        only: "NOT EXISTS (SELECT 1 FROM {checkpoints} later
+                            WHERE later.group_name = t.group_name
+                              AND later.partition = t.partition AND later.previous > t.previous)",
+    },
+    Table {
+        name: "views",
+        columns: &[
+            ("view", Text),
+            ("key", Text),
+            ("partition", Small),
+            ("version", Big),
+            ("value", Json),
+            ("as_of", Json),
+            ("updated_at", Time),
+        ],
+        key: 2,
+        only: "true",
+    },
+    Table {
+        name: "snapshots",
+        columns: &[
+            ("partition", Small),
+            ("stream", Text),
+            ("version", Big),
+            ("state_version", Small),
+            ("state", Bytes),
+        ],
+        key: 2,
+        only: "true",
+    },
+    Table {
+        name: "schedule",
+        columns: &[
+            ("partition", Small),
+            ("due_at", Time),
+            ("command_id", Uuid),
+            ("bucket", Small),
+            ("reason", Text),
+        ],
+        key: 3,
+        only: "true",
+    },
+    Table {
+        name: "outbox",
+        columns: &[
+            ("partition", Small),
+            ("route", Small),
+            ("queue", Text),
+            ("entries", Int),
+            ("correlation_id", Text),
+            ("content_type", Text),
+            ("headers", Json),
+            ("body", Bytes),
+            ("recorded_at", Time),
+        ],
+        key: 9,
+        only: "t.first_offset IS NULL",
+    },
+];
