@@ -151,6 +151,7 @@ mod services {
 #[cfg(feature = "embedded")]
 mod embedded {
     use super::{Arc, EmbeddedSettings, Gauges, Opened, ServerError, Store as _};
+    use crate::store::StoreError;
     use crate::{
         broker::local::{LocalBroker, LocalSettings},
         store::sqlite::{SqliteSettings, SqliteStore},
@@ -158,8 +159,11 @@ mod embedded {
 
     pub(super) async fn open(settings: &EmbeddedSettings) -> Result<Opened, ServerError> {
         let path = settings.directory.join(EmbeddedSettings::DATABASE);
-        let store = SqliteStore::open(SqliteSettings::new(path, settings.partitions)).await?;
-        let store = Arc::new(store);
+        let settings =
+            SqliteSettings { partitions: settings.partitions, ..SqliteSettings::new(path) };
+        // Migrations and recovery read and write the disk.
+        let opened = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await;
+        let store = Arc::new(opened.map_err(|error| StoreError::Internal(error.to_string()))??);
         let broker = LocalBroker::new(LocalSettings::default(), store.identity().partitions);
         Ok(Opened { store, broker: Arc::new(broker.clone()), gauges: Gauges::Embedded(broker) })
     }

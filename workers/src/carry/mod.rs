@@ -80,8 +80,7 @@ pub async fn carry(directory: PathBuf, url: &str) -> Result<Moved, MoveError> {
         return Err(MoveError::NoTarget(crate::config::SecretUrl::new(url).to_string()));
     }
     let source = Source::open(directory)?;
-    let identity = source.identity()?;
-    let mut target = Target::open(url, &identity).await?;
+    let mut target = Target::open(url, &source.identity()).await?;
     let mut moved = Moved::new();
     for table in TABLES {
         let mut rows = 0;

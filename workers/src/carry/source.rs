@@ -2,6 +2,14 @@
 
 use std::path::PathBuf;
 
+use adjutant::{
+    message::PartitionCount,
+    service::EmbeddedSettings,
+    store::{
+        Identity, Store,
+        sqlite::{SqliteSettings, SqliteStore},
+    },
+};
 use rusqlite::{Connection, OpenFlags, types::ValueRef};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -12,12 +20,6 @@ use super::{
     tables::{Kind, Table},
 };
 
-/// What was fixed when the database was initialised.
-pub(super) struct Identity {
-    pub(super) log_id: Uuid,
-    pub(super) partitions: i16,
-}
-
 /// Rows of a table, column by column.
 pub(super) struct Page {
     pub(super) rows: usize,
@@ -27,6 +29,7 @@ pub(super) struct Page {
 /// The values of one column.
 pub(super) enum Column {
     Small(Vec<Option<i16>>),
+    Bucket(Vec<Option<i16>>),
     Int(Vec<Option<i32>>),
     Big(Vec<Option<i64>>),
     Uuid(Vec<Option<Uuid>>),
@@ -37,36 +40,29 @@ pub(super) enum Column {
 
 pub(super) struct Source {
     path: PathBuf,
-    /// Held for as long as it is read: nobody serves the database meanwhile.
-    _lock: std::fs::File,
+    /// Open for as long as it is read: nobody else serves the database meanwhile.
+    store: SqliteStore,
 }
 
 impl Source {
     pub(super) fn open(directory: PathBuf) -> Result<Self, MoveError> {
-        let path = directory.join("adjutant.sqlite");
+        let path = directory.join(EmbeddedSettings::DATABASE);
         let failed =
             |reason: String| MoveError::Source { path: path.clone(), reason };
         if !path.is_file() {
             return Err(failed("there is no such file".to_owned()));
         }
-        let lock = adjutant::store::sqlite::lock(&path).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { _lock: lock, path })
+        let store = SqliteStore::open(SqliteSettings::new(&path))
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self { path, store })
     }
 
     pub(super) fn error(&self, reason: String) -> MoveError {
         MoveError::Source { path: self.path.clone(), reason }
     }
 
-    pub(super) fn identity(&self) -> Result<Identity, MoveError> {
-        let read = || -> Result<Identity, String> {
-            let connection = self.connect()?;
-            let sql = "SELECT log_id, partitions FROM log_identity";
-            let row = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
-            let (log_id, partitions): (Vec<u8>, i16) = row.map_err(|error| error.to_string())?;
-            let log_id = Uuid::from_slice(&log_id).map_err(|error| error.to_string())?;
-            Ok(Identity { log_id, partitions })
-        };
-        read().map_err(|reason| self.error(reason))
+    pub(super) fn identity(&self) -> Identity {
+        self.store.identity()
     }
 
     fn connect(&self) -> Result<Connection, String> {
@@ -80,9 +76,9 @@ impl Source {
     /// Every row of a table, in the order of its key.
     pub(super) fn read(&self, table: &'static Table, page: usize) -> mpsc::Receiver<Result<Page, String>> {
         let (sender, pages) = mpsc::channel(1);
-        let connection = self.connect();
+        let (connection, partitions) = (self.connect(), self.identity().partitions);
         tokio::task::spawn_blocking(move || {
-            let read = connection.and_then(|connection| read(&connection, table, page, &sender));
+            let read = connection.and_then(|connection| read(&connection, table, partitions, page, &sender));
             if let Err(reason) = read {
                 // A receiver that is gone has given up already.
                 let _ = sender.blocking_send(Err(reason));
@@ -92,20 +88,26 @@ impl Source {
     }
 }
 
+/// What is selected for a column. SQLite moves a checkpoint in place; in PostgreSQL it is the newest
+/// move of a chain, which may as well begin here.
+fn selected(table: &Table, (name, kind): (&str, Kind)) -> String {
+    match (table.name, name, kind) {
+        ("checkpoints", "previous", _) => "0".to_owned(),
+        ("commands", _, Kind::Bucket) => "id".to_owned(),
+        (_, _, Kind::Bucket) => "command_id".to_owned(),
+        _ => format!("\"{name}\""),
+    }
+}
+
 fn read(
     connection: &Connection,
     table: &Table,
+    partitions: PartitionCount,
     most: usize,
     pages: &mpsc::Sender<Result<Page, String>>,
 ) -> Result<(), String> {
-    let names: Vec<String> = table.columns.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-    let order = if table.name == "outbox" { "id".to_owned() } else { names[..table.key].join(", ") };
-    let only = table.only.replace("{checkpoints}", "checkpoints");
-    let sql = format!(
-        "SELECT {} FROM {} AS t WHERE {only} ORDER BY {order}",
-        names.join(", "),
-        table.name
-    );
+    let selected: Vec<String> = table.columns.iter().map(|column| selected(table, *column)).collect();
+    let sql = format!("SELECT {} FROM {} {}", selected.join(", "), table.name, table.rows);
     let words = |error: rusqlite::Error| format!("{}: {error}", table.name);
     let mut statement = connection.prepare(&sql).map_err(words)?;
     let mut rows = statement.query([]).map_err(words)?;
@@ -113,7 +115,7 @@ fn read(
     while let Some(row) = rows.next().map_err(words)? {
         for (place, column) in page.columns.iter_mut().enumerate() {
             let value = row.get_ref(place).map_err(words)?;
-            column.push(value).map_err(|reason| {
+            column.push(value, partitions).map_err(|reason| {
                 format!("{}.{}: {reason}", table.name, table.columns[place].0)
             })?;
         }
@@ -136,6 +138,7 @@ impl Page {
     fn empty(table: &Table) -> Self {
         let column = |kind: Kind| match kind {
             Kind::Small => Column::Small(Vec::new()),
+            Kind::Bucket => Column::Bucket(Vec::new()),
             Kind::Int => Column::Int(Vec::new()),
             Kind::Big => Column::Big(Vec::new()),
             Kind::Uuid => Column::Uuid(Vec::new()),
@@ -148,7 +151,7 @@ impl Page {
 }
 
 impl Column {
-    fn push(&mut self, value: ValueRef<'_>) -> Result<(), String> {
+    fn push(&mut self, value: ValueRef<'_>, partitions: PartitionCount) -> Result<(), String> {
         fn integer<T: TryFrom<i64>>(value: ValueRef<'_>) -> Result<Option<T>, String> {
             let number = value.as_i64_or_null().map_err(|error| error.to_string())?;
             let narrow = |number| T::try_from(number).map_err(|_| format!("{number} is too large"));
@@ -156,6 +159,10 @@ impl Column {
         }
         match self {
             Self::Small(values) => values.push(integer(value)?),
+            Self::Bucket(values) => {
+                let id = value.as_blob().map_err(|error| error.to_string())?;
+                values.push(Some(partitions.of_bytes(id).0));
+            }
             Self::Int(values) => values.push(integer(value)?),
             Self::Big(values) => values.push(integer(value)?),
             Self::Uuid(values) => {

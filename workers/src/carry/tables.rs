@@ -5,6 +5,8 @@
 pub(super) enum Kind {
     /// `smallint`
     Small,
+    /// The partition hash of the command's id, which only PostgreSQL keeps: the source selects the id.
+    Bucket,
     /// `integer`
     Int,
     /// `bigint`
@@ -25,7 +27,7 @@ impl Kind {
     /// The type of an array parameter, and how an element becomes a value of the column.
     pub(super) fn in_sql(self) -> (&'static str, &'static str) {
         match self {
-            Self::Small => ("smallint[]", ""),
+            Self::Small | Self::Bucket => ("smallint[]", ""),
             Self::Int => ("integer[]", ""),
             Self::Big => ("bigint[]", ""),
             Self::Uuid => ("uuid[]", ""),
@@ -42,21 +44,21 @@ pub(super) struct Table {
     /// The first [`Self::key`] of them are the primary key.
     pub(super) columns: &'static [(&'static str, Kind)],
     pub(super) key: usize,
-    /// Which rows, where it is not all of them: the same words for both databases.
-    pub(super) only: &'static str,
+    /// The rest of the source's question: which rows, in which order.
+    pub(super) rows: &'static str,
 }
 
-use Kind::{Big, Bytes, Int, Json, Small, Text, Time, Uuid};
+use Kind::{Big, Bucket, Bytes, Int, Json, Small, Text, Time, Uuid};
 
 /// In the order in which they are written.
 ///
 /// Not carried: messages of the outbox that carry log entries (their groups read the logs), members
-/// and foreign messages (they belong to the old place), older rows of the chains of checkpoints.
+/// and foreign messages (they belong to the old place).
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "commands",
         columns: &[
-            ("bucket", Small),
+            ("bucket", Bucket),
             ("id", Uuid),
             ("partition", Small),
             ("stream", Text),
@@ -71,7 +73,7 @@ pub(super) const TABLES: &[Table] = &[
             ("accepted_at", Time),
         ],
         key: 2,
-        only: "true",
+        rows: "ORDER BY id",
     },
     Table {
         name: "command_log",
@@ -79,11 +81,11 @@ pub(super) const TABLES: &[Table] = &[
             ("partition", Small),
             ("offset", Big),
             ("command_id", Uuid),
-            ("bucket", Small),
+            ("bucket", Bucket),
             ("recorded_at", Time),
         ],
         key: 2,
-        only: "true",
+        rows: "ORDER BY partition, \"offset\"",
     },
     Table {
         name: "events",
@@ -100,7 +102,7 @@ pub(super) const TABLES: &[Table] = &[
             ("recorded_at", Time),
         ],
         key: 2,
-        only: "true",
+        rows: "ORDER BY partition, \"offset\"",
     },
     Table {
         name: "outcomes",
@@ -117,7 +119,7 @@ pub(super) const TABLES: &[Table] = &[
             ("completed_at", Time),
         ],
         key: 2,
-        only: "true",
+        rows: "ORDER BY partition, command_id",
     },
     Table {
         name: "checkpoints",
@@ -129,9 +131,7 @@ pub(super) const TABLES: &[Table] = &[
             ("moved_at", Time),
         ],
         key: 3,
-        only: "NOT EXISTS (SELECT 1 FROM {checkpoints} later
-                            WHERE later.group_name = t.group_name
-                              AND later.partition = t.partition AND later.previous > t.previous)",
+        rows: "ORDER BY group_name, partition",
     },
     Table {
         name: "views",
@@ -145,7 +145,7 @@ pub(super) const TABLES: &[Table] = &[
             ("updated_at", Time),
         ],
         key: 2,
-        only: "true",
+        rows: "ORDER BY view, key",
     },
     Table {
         name: "snapshots",
@@ -157,7 +157,7 @@ pub(super) const TABLES: &[Table] = &[
             ("state", Bytes),
         ],
         key: 2,
-        only: "true",
+        rows: "ORDER BY partition, stream",
     },
     Table {
         name: "schedule",
@@ -165,11 +165,11 @@ pub(super) const TABLES: &[Table] = &[
             ("partition", Small),
             ("due_at", Time),
             ("command_id", Uuid),
-            ("bucket", Small),
+            ("bucket", Bucket),
             ("reason", Text),
         ],
         key: 3,
-        only: "true",
+        rows: "ORDER BY id",
     },
     Table {
         name: "outbox",
@@ -185,6 +185,6 @@ pub(super) const TABLES: &[Table] = &[
             ("recorded_at", Time),
         ],
         key: 9,
-        only: "t.first_offset IS NULL",
+        rows: "WHERE first_offset IS NULL ORDER BY id",
     },
 ];

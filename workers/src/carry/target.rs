@@ -1,11 +1,11 @@
 //! The PostgreSQL that takes it all, in one transaction.
 
-use adjutant::message::PartitionCount;
+use adjutant::store::{Identity, postgres::{MigrateError, migrate}};
 use sqlx::{Connection, Executor, PgConnection, postgres::PgArguments, query::Query};
 
 use super::{
     MoveError,
-    source::{Column, Identity, Page},
+    source::{Column, Page},
     tables::{TABLES, Table},
 };
 use crate::database;
@@ -17,15 +17,9 @@ pub(super) struct Target {
 impl Target {
     /// Sets the database up if it is not, and begins. It must hold nothing yet.
     pub(super) async fn open(url: &str, identity: &Identity) -> Result<Self, MoveError> {
-        let mismatch = |target| MoveError::Partitions {
-            target,
-            source_partitions: identity.partitions,
-        };
-        let partitions = PartitionCount::new(i64::from(identity.partitions))
-            .map_err(|_| mismatch(identity.partitions))?;
-        match adjutant::store::postgres::migrate(url, Some(partitions)).await {
-            Err(adjutant::store::postgres::MigrateError::PartitionCount { found, .. }) => {
-                return Err(mismatch(found));
+        match migrate(url, Some(identity.partitions)).await {
+            Err(MigrateError::PartitionCount { found, asked }) => {
+                return Err(MoveError::Partitions { target: found, source_partitions: asked });
             }
             migrated => migrated?,
         };
@@ -46,7 +40,7 @@ impl Target {
         }
         // Positions that clients hold stay valid, and so does what they are positions of.
         sqlx::query("UPDATE adjutant.log_identity SET log_id = $1")
-            .bind(identity.log_id)
+            .bind(identity.log_id.0)
             .execute(&mut target.connection)
             .await?;
         Ok(target)
@@ -130,7 +124,7 @@ fn bound<'q>(sql: &str, page: &'q Page) -> Query<'q, sqlx::Postgres, PgArguments
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()));
     for column in &page.columns {
         query = match column {
-            Column::Small(values) => query.bind(values),
+            Column::Small(values) | Column::Bucket(values) => query.bind(values),
             Column::Int(values) => query.bind(values),
             Column::Big(values) => query.bind(values),
             Column::Uuid(values) => query.bind(values),
