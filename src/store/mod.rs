@@ -10,12 +10,16 @@ mod intake;
 mod logs;
 mod members;
 mod outbox;
+#[cfg(any(feature = "postgres", feature = "embedded"))]
+mod paging;
 mod queries;
+#[cfg(any(feature = "postgres", feature = "embedded"))]
+mod stored;
 mod views;
 
 #[cfg(feature = "postgres")]
 pub mod postgres;
-
+#[cfg(feature = "embedded")]
 pub use error::{Fence, StoreError};
 pub use execution::{
     CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, EventMessage, Execution,
