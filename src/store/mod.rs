@@ -20,6 +20,8 @@ mod views;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "embedded")]
+pub mod sqlite;
+
 pub use error::{Fence, StoreError};
 pub use execution::{
     CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, EventMessage, Execution,
