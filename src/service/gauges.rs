@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::Process;
-use crate::{broker::rabbitmq::RabbitBroker, message::GroupName, store::postgres::PostgresStore};
+use crate::{
+    broker::rabbitmq::RabbitBroker, message::GroupName, observe::names,
+    store::postgres::PostgresStore,
+};
 
 /// How often they are read.
 const EVERY: Duration = Duration::from_secs(10);
@@ -41,8 +44,7 @@ pub(super) fn start(
                 Ok(depths) => {
                     for (queue, messages, consumers) in depths {
                         let labels = [("queue", queue)];
-                        metrics::gauge!("adjutant_queue_messages", &labels)
-                            .set(f64::from(messages));
+                        metrics::gauge!(names::QUEUE_MESSAGES, &labels).set(f64::from(messages));
                         metrics::gauge!("adjutant_queue_consumers", &labels)
                             .set(f64::from(consumers));
                     }
