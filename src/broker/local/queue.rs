@@ -186,9 +186,7 @@ impl Queue {
     /// Gives out what may be given out, then drops what is too much.
     fn move_on(&mut self) {
         if self.policy.single_active {
-            while self.subscriptions.front().is_some_and(Subscription::has_room)
-                && self.give_to_first()
-            {}
+            while self.give_to_first() {}
         } else {
             self.share_out();
         }
@@ -200,29 +198,19 @@ impl Queue {
     fn share_out(&mut self) {
         let mut without_room = 0;
         while without_room < self.subscriptions.len() && !self.waiting.is_empty() {
-            if self.subscriptions.front().is_some_and(Subscription::has_room) {
-                self.give_to_first();
-                without_room = 0;
-            } else {
-                without_room += 1;
-            }
+            without_room = if self.give_to_first() { 0 } else { without_room + 1 };
             self.subscriptions.rotate_left(1);
         }
     }
 
+    /// `false`: there is nothing to give, or nobody with room stands first.
     fn give_to_first(&mut self) -> bool {
-        let Some(stored) = self.pop_oldest() else { return false };
-        match self.subscriptions.front_mut() {
-            Some(subscription) => {
-                subscription.give(stored);
-                true
-            }
-            None => {
-                self.waiting_bytes += size(&stored.message);
-                self.waiting.push_front(stored);
-                false
-            }
-        }
+        let first = self.subscriptions.front_mut().filter(|first| first.has_room());
+        let Some(subscription) = first else { return false };
+        let Some(stored) = self.waiting.pop_front() else { return false };
+        self.waiting_bytes -= size(&stored.message);
+        subscription.give(stored);
+        true
     }
 
     fn shorten(&mut self) {

@@ -171,7 +171,9 @@ impl State {
         if let Some(target) = there {
             let dead = queue.take_dead();
             if let Some(target) = self.queues.get_mut(&target) {
-                dead.into_iter().for_each(|message| target.push(Arc::new(message)));
+                for message in dead {
+                    target.push(Arc::new(message));
+                }
             }
         } else if !queue.policy.keeps_dead_letters {
             queue.drop_dead();
