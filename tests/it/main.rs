@@ -16,6 +16,7 @@ mod conformance;
 mod documents;
 mod faults;
 mod http;
+mod in_process_road;
 mod main_path;
 mod readme;
 mod releases;

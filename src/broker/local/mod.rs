@@ -25,6 +25,8 @@ mod replies;
 mod server;
 mod settings;
 mod subscription;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

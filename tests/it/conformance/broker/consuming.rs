@@ -42,6 +42,7 @@ pub async fn what_is_redelivered_comes_before_newer_messages_and_is_counted<T: T
     let bed = T::new().await;
     let broker = bed.broker();
     let publisher = broker.publisher().await.unwrap();
+    let queue = bed.name("commands.p00");
     let mut sent = 0;
     for round in 0..4 {
         for _ in 0..3 {
@@ -55,6 +56,9 @@ pub async fn what_is_redelivered_comes_before_newer_messages_and_is_counted<T: T
             let came_in = u32::try_from((id - 1) / 3).unwrap();
             assert_eq!(delivery.redeliveries, round - came_in, "message {id}, round {round}");
         }
+        drop(consumer);
+        // What is published before the broker knows would still be given to it.
+        bed.until_depth(&queue, usize::try_from(sent).unwrap()).await;
     }
 }
 

@@ -59,14 +59,19 @@ pub async fn every_projection_group_gets_each_event<T: Testbed>() {
     }
 }
 
+/// Looked at in queues that RabbitMQ lets anybody look into at once, which those with a single
+/// active consumer are not.
 pub async fn a_confirmed_message_is_in_its_queue<T: Testbed>() {
     let bed = T::new().await;
+    let (answers, dead_letters) = (bed.name("answers"), bed.name("intake.dlq"));
+    bed.reply_queue(&answers, 10).await;
     let publisher = bed.broker().publisher().await.unwrap();
     for id in 1..=10 {
-        publish(&*publisher, message(id, Route::Events(P1))).await;
-        for group in ["balances", "statements"] {
-            let there = bed.take(&bed.name(&format!("projection.{group}.p01"))).await;
-            assert_eq!(there.expect("without waiting").body, format!("body {id}"));
+        let reply = Route::Reply { queue: answers.clone() };
+        for (route, queue) in [(reply, &answers), (Route::IntakeDeadLetter, &dead_letters)] {
+            assert_eq!(publish(&*publisher, message(id, route)).await, Confirmation::Published);
+            let there = bed.take(queue).await.expect("without waiting");
+            assert_eq!(there.body, format!("body {id}"));
         }
     }
 }
