@@ -29,11 +29,14 @@ impl Connection {
         self.id
     }
 
-    /// The broker's state, unless the connection was closed.
+    /// The broker's state, unless the connection was closed or the broker is away.
     pub(super) fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
         let state = self.server.lock();
         if self.closed.load(Ordering::Relaxed) {
             return Err(BrokerError::Unavailable("this process closed it".to_owned()));
+        }
+        if state.away {
+            return Err(BrokerError::Unavailable("the in-process broker is away".to_owned()));
         }
         Ok(state)
     }

@@ -51,4 +51,15 @@ impl LocalBroker {
     pub fn lose_everything(&self) {
         self.connection.server().lock().lose_everything();
     }
+
+    /// What an outage does: every consumer and publisher ends, and nothing can be opened until
+    /// [`come_back`](Self::come_back). The queues keep what they hold.
+    pub fn go_away(&self) {
+        self.connection.server().lock().go_away();
+    }
+
+    /// Ends an outage.
+    pub fn come_back(&self) {
+        self.connection.server().lock().away = false;
+    }
 }

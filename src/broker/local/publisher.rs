@@ -11,15 +11,15 @@ use crate::broker::{BrokerError, OutboundMessage, PendingConfirmation, Publisher
 
 pub(super) struct LocalPublisher {
     connection: Arc<Connection>,
-    /// A publisher does not outlive the broker's crash, as a channel would not.
-    crashes: u64,
+    /// It does not outlive a break of its connection, as a channel would not.
+    breaks: u64,
     meters: PublisherMeters,
 }
 
 impl LocalPublisher {
     pub(super) fn start(connection: Arc<Connection>) -> Result<Self, BrokerError> {
-        let crashes = connection.open()?.crashes;
-        Ok(Self { connection, crashes, meters: PublisherMeters::new() })
+        let breaks = connection.open()?.breaks;
+        Ok(Self { connection, breaks, meters: PublisherMeters::new() })
     }
 }
 
@@ -30,7 +30,7 @@ impl Publisher for LocalPublisher {
         consume_budget().await;
         let (route, message) = LocalMessage::outbound(message);
         let mut state = self.connection.open()?;
-        if state.crashes != self.crashes {
+        if state.breaks != self.breaks {
             return Err(BrokerError::Unavailable("the publisher's channel is closed".to_owned()));
         }
         let confirmation = self.connection.server().publish(&mut state, &route, message);

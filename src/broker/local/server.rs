@@ -42,8 +42,10 @@ pub(super) struct State {
     pub(super) queues: BTreeMap<Arc<str>, Queue>,
     bindings: BTreeMap<(Exchange, Partition), Vec<Arc<str>>>,
     last_id: u64,
-    /// How often everything was lost.
-    pub(super) crashes: u64,
+    /// Nobody can use it at present.
+    pub(super) away: bool,
+    /// How often all connections broke. What was opened before is finished.
+    pub(super) breaks: u64,
 }
 
 impl Server {
@@ -235,9 +237,13 @@ impl State {
 
     /// Ends every consumer of a connection.
     pub(super) fn end_connection(&mut self, connection: u64) {
+        self.end_everywhere(|found| found.connection == connection);
+    }
+
+    fn end_everywhere(&mut self, which: impl Fn(&Subscription) -> bool) {
         let names: Vec<_> = self.queues.keys().cloned().collect();
         for name in names {
-            self.end_consumers(&name, |found| found.connection == connection);
+            self.end_consumers(&name, &which);
         }
     }
 
@@ -253,7 +259,14 @@ impl State {
     pub(super) fn lose_everything(&mut self) {
         self.queues.clear();
         self.bindings.clear();
-        self.crashes += 1;
+        self.breaks += 1;
+    }
+
+    /// Every connection breaks, and none can be used until it is back. The queues stay.
+    pub(super) fn go_away(&mut self) {
+        self.away = true;
+        self.breaks += 1;
+        self.end_everywhere(|_| true);
     }
 }
 

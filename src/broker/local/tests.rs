@@ -74,10 +74,14 @@ async fn a_crash_takes_all_queues_and_whoever_used_them() {
 async fn whoever_waits_is_woken_by_the_end_of_its_queue() {
     let broker = broker();
     type Harm = fn(&LocalBroker);
-    let harms: [Harm; 4] = [
+    let harms: [Harm; 5] = [
         |broker| assert!(broker.delete_queue("adjutant.commands.p00")),
         |broker| assert_eq!(broker.close_consumers("adjutant.commands.p00"), 1),
         LocalBroker::lose_everything,
+        |broker| {
+            broker.go_away();
+            broker.come_back();
+        },
         |broker| broker.close().now_or_never().expect("it does not wait"),
     ];
     for harm in harms {
@@ -258,4 +262,38 @@ fn two_runs_under_a_paused_clock_are_the_same() {
     let (first, second) = (run(), run());
     assert!(first.len() > 200, "{} lines", first.len());
     assert_eq!(first, second);
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    let run = async {
+        let settings = LocalSettings { queue_max_messages: 2, ..LocalSettings::default() };
+        let broker = with(LocalSettings { delivery_limit: 0, ..settings });
+        let publisher = broker.publisher().await.expect("open");
+        publish(&*publisher, 1).await.expect("answered"); // nobody takes it
+        broker.declare(&[GroupName::commands()]).await.expect("open");
+        for id in 2..=7 {
+            publish(&*publisher, id).await.expect("answered"); // 2 to 5 die, of which 2 and 3 drop
+        }
+        let mut consumer = broker.consume(&commands(), 1).await.expect("open");
+        consumer.next().await.expect("there");
+        drop(consumer); // 6 dies, 4 drops
+        broker
+    };
+    let _broker = metrics::with_local_recorder(&recorder, || run.now_or_never());
+    let shown = shown.render();
+    for line in [
+        r#"adjutant_broker_published_total{route="commands",result="published"} 6"#,
+        r#"adjutant_broker_published_total{route="commands",result="unroutable"} 1"#,
+        r#"adjutant_broker_deliveries_total{group="commands"} 1"#,
+        r#"adjutant_broker_dead_lettered_total{queue="adjutant.commands.p00",reason="maxlen"} 4"#,
+        r#"adjutant_broker_dead_lettered_total{queue="adjutant.commands.p00",reason="delivery_limit"} 1"#,
+        r#"adjutant_broker_dropped_total{queue="adjutant.commands.dlq"} 3"#,
+        r#"adjutant_queue_messages{queue="adjutant.commands.p00"} 1"#,
+        r#"adjutant_queue_messages{queue="adjutant.commands.dlq"} 2"#,
+    ] {
+        assert!(shown.lines().any(|found| found == line), "{line} in\n{shown}");
+    }
 }

@@ -55,6 +55,7 @@ behaviours! {
     losing:
         order_survives_a_channel_that_the_broker_closed
         order_survives_a_lost_connection
+        an_outage_is_reported_and_what_was_confirmed_is_there_afterwards
         a_deleted_queue_ends_its_consumer_and_the_next_one_declares_it
         declaring_twice_changes_nothing
         closing_one_connection_leaves_others_alone;

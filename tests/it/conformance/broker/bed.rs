@@ -56,6 +56,12 @@ pub trait Testbed: Sized {
     /// Breaks every connection of [`Self::broker`].
     async fn cut(&self);
 
+    /// Makes the broker unreachable for [`Self::broker`].
+    async fn down(&self);
+
+    /// Ends that.
+    async fn up(&self);
+
     /// Deletes a queue.
     async fn delete(&self, queue: &str);
 

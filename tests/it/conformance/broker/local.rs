@@ -52,6 +52,14 @@ impl Testbed for LocalBed {
         }
     }
 
+    async fn down(&self) {
+        self.broker.go_away();
+    }
+
+    async fn up(&self) {
+        self.broker.come_back();
+    }
+
     async fn delete(&self, queue: &str) {
         assert!(self.broker.delete_queue(queue));
     }

@@ -66,6 +66,35 @@ pub async fn order_survives_a_lost_connection<T: Testbed>() {
     the_rest_comes_in_order(&*broker, &mut consumer).await;
 }
 
+pub async fn an_outage_is_reported_and_what_was_confirmed_is_there_afterwards<T: Testbed>() {
+    let bed = T::new().await;
+    let broker = bed.broker();
+    let publisher = broker.publisher().await.unwrap();
+    let mut consumer = half_way(&*broker).await;
+    bed.until_depth(&bed.name("commands.p00"), 7).await;
+    bed.down().await;
+    until_ended(&mut consumer).await;
+    eventually("the publisher to fail", async || {
+        match publisher.publish(message(99, Route::Reply { queue: "nowhere".to_owned() })).await {
+            Ok(pending) => soon("an answer", pending).await.err(),
+            Err(error) => Some(error),
+        }
+    })
+    .await;
+    for opened in [
+        broker.check().await,
+        broker.declare(&[]).await,
+        broker.publisher().await.map(drop),
+        broker.consume(&commands(P0), 1).await.map(drop),
+        broker.consume_intake(1).await.map(drop),
+    ] {
+        assert!(matches!(opened, Err(BrokerError::Unavailable(_))), "{opened:?}");
+    }
+    bed.up().await;
+    let mut consumer = reopened(&*broker, &commands(P0)).await;
+    the_rest_comes_in_order(&*broker, &mut consumer).await;
+}
+
 pub async fn a_deleted_queue_ends_its_consumer_and_the_next_one_declares_it<T: Testbed>() {
     let bed = T::new().await;
     let broker = bed.broker();

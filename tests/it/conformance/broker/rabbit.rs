@@ -73,6 +73,14 @@ impl Testbed for RabbitBed {
         self.proxy.drop_connections();
     }
 
+    async fn down(&self) {
+        self.proxy.down();
+    }
+
+    async fn up(&self) {
+        self.proxy.resume();
+    }
+
     async fn delete(&self, queue: &str) {
         let options = QueueDeleteOptions::default();
         self.channel().await.queue_delete(queue.into(), options).await.unwrap();
