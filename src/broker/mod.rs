@@ -2,6 +2,10 @@
 //! repeats or reorders is made good from the log (law 1), so a broker promises little: what it
 //! confirmed was on the road, and what was not acknowledged comes again.
 
+#[cfg(feature = "embedded")]
+pub mod local;
+#[cfg(any(feature = "embedded", feature = "rabbitmq"))]
+mod names;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 

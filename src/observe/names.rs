@@ -25,6 +25,18 @@ pub const OUTBOX_ROWS: &str = "adjutant_outbox_rows";
 pub const OUTBOX_OLDEST_SECONDS: &str = "adjutant_outbox_oldest_seconds";
 /// Transactions that the SQLite store committed; each is one sync of its file.
 pub const SQLITE_COMMITS_TOTAL: &str = "adjutant_sqlite_commits_total";
+/// Messages that a broker answered for, by route (`commands`, `events`, `reply`, `intake_dlq`) and
+/// result (`published`, `unroutable`, `refused`; without an answer `timeout`, `unavailable`).
+pub const BROKER_PUBLISHED_TOTAL: &str = "adjutant_broker_published_total";
+/// Messages that arrived, by group (`intake` for commands of other systems).
+pub const BROKER_DELIVERIES_TOTAL: &str = "adjutant_broker_deliveries_total";
+/// Messages that the in-process broker moved to a dead-letter queue, by the queue they left and
+/// reason (`delivery_limit`, `maxlen`).
+pub const BROKER_DEAD_LETTERED_TOTAL: &str = "adjutant_broker_dead_lettered_total";
+/// Messages that the in-process broker dropped for good, by queue.
+pub const BROKER_DROPPED_TOTAL: &str = "adjutant_broker_dropped_total";
+/// Messages that wait in a queue, by queue; those that a consumer holds are not counted.
+pub const QUEUE_MESSAGES: &str = "adjutant_queue_messages";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
 
@@ -52,5 +64,16 @@ pub fn describe() {
     describe_gauge!(OUTBOX_ROWS, "Rows in the outbox, counted up to the intake's limit");
     describe_gauge!(OUTBOX_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest outbox row");
     describe_counter!(SQLITE_COMMITS_TOTAL, "Transactions that the SQLite store committed");
+    describe_counter!(
+        BROKER_PUBLISHED_TOTAL,
+        "Messages published, by route and the broker's answer"
+    );
+    describe_counter!(BROKER_DELIVERIES_TOTAL, "Messages that arrived, by group");
+    describe_counter!(
+        BROKER_DEAD_LETTERED_TOTAL,
+        "Messages that the in-process broker moved to a dead-letter queue"
+    );
+    describe_counter!(BROKER_DROPPED_TOTAL, "Messages that the in-process broker dropped");
+    describe_gauge!(QUEUE_MESSAGES, "Messages that wait in a queue");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
 }

@@ -129,7 +129,9 @@ mod services {
                 Ok(store) => return Ok(store),
                 Err(
                     error @ (ServerError::Migrate(MigrateError::Connect(_))
-                    | ServerError::Store(StoreError::Unavailable(_) | StoreError::Transient(_))),
+                    | ServerError::Store(
+                        StoreError::Unavailable(_) | StoreError::Transient(_),
+                    )),
                 ) => error,
                 Err(error) => return Err(error),
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Process, backing::Gauges};
-use crate::message::GroupName;
+use crate::{message::GroupName, observe::names};
 
 /// How often they are read.
 const EVERY: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ impl Gauges {
 fn show(depths: Vec<(String, u32, u32)>) {
     for (queue, messages, consumers) in depths {
         let labels = [("queue", queue)];
-        metrics::gauge!("adjutant_queue_messages", &labels).set(f64::from(messages));
+        metrics::gauge!(names::QUEUE_MESSAGES, &labels).set(f64::from(messages));
         metrics::gauge!("adjutant_queue_consumers", &labels).set(f64::from(consumers));
     }
 }

@@ -12,9 +12,11 @@ mod amqp_intake;
 mod broker;
 #[cfg(feature = "cli")]
 mod cli;
+mod conformance;
 mod documents;
 mod faults;
 mod http;
+mod in_process_road;
 mod main_path;
 mod readme;
 mod releases;

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Accepts through the site's own store and tells the process, as its ingress would.
-async fn accept(site: &Site, process: &Process, commands: Vec<NewCommand>) -> Vec<CommandId> {
+pub async fn accept(site: &Site, process: &Process, commands: Vec<NewCommand>) -> Vec<CommandId> {
     let ids = commands.iter().map(|command| command.id).collect();
     site.store.accept(commands).await.expect("accept");
     process.signals().outbox_written();

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use crate::{
     bench,
     carry::{self, MoveError},
-    cli::{BenchArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
+    cli::{
+        BenchArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs, VerifyArgs,
+    },
     config::{self, Config, ConfigError},
     demo::{self, DemoError},
     log,

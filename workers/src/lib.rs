@@ -15,5 +15,5 @@ pub mod log;
 pub mod run;
 mod settings;
 mod tokens;
-mod welcome;
 pub mod verify;
+mod welcome;

@@ -19,7 +19,10 @@ use super::{
     error::unavailable, link::OwnChannel, publisher::Outgoing, settings::Endpoint,
     verdicts::Verdicts,
 };
-use crate::broker::{BrokerError, Confirmation};
+use crate::{
+    broker::{BrokerError, Confirmation},
+    observe::names,
+};
 
 /// How many messages are handed to the connection before confirmations are looked at again.
 const TURN: usize = 64;
@@ -188,7 +191,7 @@ impl Task {
             Err(BrokerError::ConfirmTimeout(_)) => "timeout",
             Err(_) => "unavailable",
         };
-        metrics::counter!("adjutant_broker_published_total", "route" => waiter.route, "result" => result)
+        metrics::counter!(names::BROKER_PUBLISHED_TOTAL, "route" => waiter.route, "result" => result)
             .increment(1);
         // A caller that no longer waits has decided already.
         let _ = waiter.reply.send(verdict);

@@ -16,7 +16,10 @@ use super::{
     link::{Link, OwnChannel},
     settings::Endpoint,
 };
-use crate::broker::{BrokerError, Consumer, Delivery, IntakeConsumer, IntakeDelivery};
+use crate::{
+    broker::{BrokerError, Consumer, Delivery, IntakeConsumer, IntakeDelivery},
+    observe::names,
+};
 
 /// The consumer of one queue, on its own channel. Dropping it closes the channel: what was not
 /// acknowledged goes to the next consumer, in order.
@@ -54,7 +57,7 @@ impl QueueConsumer {
             .await?
             .map_err(|error| declaring(&endpoint, "queue", &queue, &error))?;
         let arrived =
-            metrics::counter!("adjutant_broker_deliveries_total", "group" => group.to_owned());
+            metrics::counter!(names::BROKER_DELIVERIES_TOTAL, "group" => group.to_owned());
         Ok(Self { channel, deliveries, endpoint, queue, ended: None, arrived })
     }
 

@@ -8,9 +8,9 @@ mod confirms;
 mod connect;
 mod consumer;
 mod error;
+mod exchanges;
 mod headers;
 mod link;
-mod names;
 mod publisher;
 mod settings;
 mod topology;
@@ -24,11 +24,12 @@ use lapin::types::FieldTable;
 
 pub use settings::{InvalidRabbitSettings, RabbitSettings};
 
-use super::{Broker, BrokerError, Consumer, GroupPartition, IntakeConsumer, Publisher};
+use super::{
+    Broker, BrokerError, Consumer, GroupPartition, IntakeConsumer, Publisher, names::Names,
+};
 use crate::message::{GroupName, PartitionCount};
 use consumer::QueueConsumer;
 use link::Link;
-use names::Names;
 use publisher::RabbitPublisher;
 use settings::Endpoint;
 use topology::{Declarer, Limits};

@@ -13,14 +13,11 @@ use lapin::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::{
-    confirms, headers,
-    link::OwnChannel,
-    names::{Names, routing_key},
-    settings::Endpoint,
-};
+use super::{confirms, exchanges::routing_key, headers, link::OwnChannel, settings::Endpoint};
 use crate::{
-    broker::{BrokerError, Confirmation, OutboundMessage, PendingConfirmation, Publisher},
+    broker::{
+        BrokerError, Confirmation, OutboundMessage, PendingConfirmation, Publisher, names::Names,
+    },
     message::Route,
 };
 

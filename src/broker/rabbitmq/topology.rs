@@ -24,11 +24,11 @@ use lapin::{
 use super::{
     RabbitSettings,
     error::declaring,
+    exchanges::routing_key,
     link::{Link, OwnChannel},
-    names::{Names, routing_key},
 };
 use crate::{
-    broker::{BrokerError, GroupPartition},
+    broker::{BrokerError, GroupPartition, names::Names},
     message::{GroupName, PartitionCount},
 };
 

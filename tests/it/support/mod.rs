@@ -4,6 +4,7 @@ pub mod commands;
 pub mod database;
 pub mod domain;
 pub mod http;
+pub mod messages;
 #[allow(dead_code)]
 pub mod private;
 pub mod process;

@@ -28,10 +28,14 @@ pub enum MoveError {
         reason: String,
     },
     /// Only this direction exists.
-    #[error("{0} is no PostgreSQL; `bank move` carries an embedded database's directory over to postgres://…")]
+    #[error(
+        "{0} is no PostgreSQL; `bank move` carries an embedded database's directory over to postgres://…"
+    )]
     NoTarget(String),
     /// There is something already.
-    #[error("{table} of the target is not empty ({rows} rows); nothing was changed. Move into a database of its own")]
+    #[error(
+        "{table} of the target is not empty ({rows} rows); nothing was changed. Move into a database of its own"
+    )]
     NotEmpty {
         /// Which table.
         table: &'static str,
@@ -39,7 +43,9 @@ pub enum MoveError {
         rows: i64,
     },
     /// The target was set up for another number of partitions.
-    #[error("the target has {target} partitions and the source {source_partitions}; that number is fixed when a database is initialised. Move into a database that is not initialised yet")]
+    #[error(
+        "the target has {target} partitions and the source {source_partitions}; that number is fixed when a database is initialised. Move into a database that is not initialised yet"
+    )]
     Partitions {
         /// Of the target.
         target: i16,

@@ -47,8 +47,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn open(directory: PathBuf) -> Result<Self, MoveError> {
         let path = directory.join(EmbeddedSettings::DATABASE);
-        let failed =
-            |reason: String| MoveError::Source { path: path.clone(), reason };
+        let failed = |reason: String| MoveError::Source { path: path.clone(), reason };
         if !path.is_file() {
             return Err(failed("there is no such file".to_owned()));
         }
@@ -74,11 +73,16 @@ impl Source {
     }
 
     /// Every row of a table, in the order of its key.
-    pub(super) fn read(&self, table: &'static Table, page: usize) -> mpsc::Receiver<Result<Page, String>> {
+    pub(super) fn read(
+        &self,
+        table: &'static Table,
+        page: usize,
+    ) -> mpsc::Receiver<Result<Page, String>> {
         let (sender, pages) = mpsc::channel(1);
         let (connection, partitions) = (self.connect(), self.identity().partitions);
         tokio::task::spawn_blocking(move || {
-            let read = connection.and_then(|connection| read(&connection, table, partitions, page, &sender));
+            let read = connection
+                .and_then(|connection| read(&connection, table, partitions, page, &sender));
             if let Err(reason) = read {
                 // A receiver that is gone has given up already.
                 let _ = sender.blocking_send(Err(reason));
@@ -106,7 +110,8 @@ fn read(
     most: usize,
     pages: &mpsc::Sender<Result<Page, String>>,
 ) -> Result<(), String> {
-    let selected: Vec<String> = table.columns.iter().map(|column| selected(table, *column)).collect();
+    let selected: Vec<String> =
+        table.columns.iter().map(|column| selected(table, *column)).collect();
     let sql = format!("SELECT {} FROM {} {}", selected.join(", "), table.name, table.rows);
     let words = |error: rusqlite::Error| format!("{}: {error}", table.name);
     let mut statement = connection.prepare(&sql).map_err(words)?;
@@ -115,9 +120,9 @@ fn read(
     while let Some(row) = rows.next().map_err(words)? {
         for (place, column) in page.columns.iter_mut().enumerate() {
             let value = row.get_ref(place).map_err(words)?;
-            column.push(value, partitions).map_err(|reason| {
-                format!("{}.{}: {reason}", table.name, table.columns[place].0)
-            })?;
+            column
+                .push(value, partitions)
+                .map_err(|reason| format!("{}.{}: {reason}", table.name, table.columns[place].0))?;
         }
         page.rows += 1;
         if page.rows == most {

@@ -1,6 +1,9 @@
 //! The PostgreSQL that takes it all, in one transaction.
 
-use adjutant::store::{Identity, postgres::{MigrateError, migrate}};
+use adjutant::store::{
+    Identity,
+    postgres::{MigrateError, migrate},
+};
 use sqlx::{Connection, Executor, PgConnection, postgres::PgArguments, query::Query};
 
 use super::{
@@ -47,7 +50,8 @@ impl Target {
     }
 
     pub(super) async fn write(&mut self, table: &Table, page: &Page) -> sqlx::Result<()> {
-        let names: Vec<String> = table.columns.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let names: Vec<String> =
+            table.columns.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let sql = format!(
             "INSERT INTO adjutant.{} ({}) SELECT {} FROM {}",
             table.name,
@@ -68,7 +72,11 @@ impl Target {
             .enumerate()
             .map(|(place, ((name, _), value))| {
                 // The key is compared so that an index can serve it.
-                let is = if place < table.key && table.name != "outbox" { "=" } else { "IS NOT DISTINCT FROM" };
+                let is = if place < table.key && table.name != "outbox" {
+                    "="
+                } else {
+                    "IS NOT DISTINCT FROM"
+                };
                 format!("t.\"{name}\" {is} {value}")
             })
             .collect();

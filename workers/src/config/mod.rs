@@ -16,8 +16,8 @@ pub use load::{ConfigError, Place, Settings, load};
 pub use roles::Roles;
 pub use secret::SecretUrl;
 pub use sections::{
-    Admin, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership, RelayConfig, Server, Token,
-    TokenRole, WorkerConfig,
+    Admin, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership, RelayConfig,
+    Server, Token, TokenRole, WorkerConfig,
 };
 
 use serde::{Deserialize, Serialize};

@@ -127,9 +127,8 @@ async fn what_was_answered_survives_kill_9_with_a_thousand_commands_unfinished()
     }
     bank.kill();
     assert_eq!(answered.len(), 3_000);
-    let unfinished = directory.count(
-        "SELECT (SELECT count(*) FROM commands) - (SELECT count(*) FROM outcomes)",
-    );
+    let unfinished =
+        directory.count("SELECT (SELECT count(*) FROM commands) - (SELECT count(*) FROM outcomes)");
     println!("{unfinished} commands were accepted and unfinished when it was killed");
     assert!(unfinished > 1_000, "{unfinished}");
 

@@ -60,8 +60,7 @@ impl Api {
         let mut client = Client::connect(self.0).await;
         let headers = [("Content-Type", "application/x-ndjson")];
         let body = lines.join("\n");
-        let answer =
-            client.request("POST", "/v1/commands/batch", &headers, body.as_bytes()).await;
+        let answer = client.request("POST", "/v1/commands/batch", &headers, body.as_bytes()).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer
             .body

@@ -1,39 +1,17 @@
-//! What our exchanges and queues are called.
+//! What our queues are called, on every broker.
 
-use crate::{
-    broker::GroupPartition,
-    message::{GroupName, Partition},
-};
+use crate::{broker::GroupPartition, message::GroupName};
 
 /// The names behind one prefix. All stay below AMQP's 255 bytes, because prefix and group names
 /// are at most 64 and 75.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    prefix: String,
+    pub(super) prefix: String,
 }
 
 impl Names {
     pub(super) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
-    }
-
-    /// The exchange that carries command logs.
-    pub(super) fn commands_exchange(&self) -> String {
-        format!("{}.commands", self.prefix)
-    }
-
-    /// The exchange that carries event logs.
-    pub(super) fn events_exchange(&self) -> String {
-        format!("{}.events", self.prefix)
-    }
-
-    /// The exchange that feeds a group.
-    pub(super) fn exchange_of(&self, group: &GroupName) -> String {
-        if *group == GroupName::commands() {
-            self.commands_exchange()
-        } else {
-            self.events_exchange()
-        }
     }
 
     /// The work queue of a partition of a group, for example `adjutant.projection.balances.p07`.
@@ -57,14 +35,10 @@ impl Names {
     }
 }
 
-/// The routing key of a partition: `p07`.
-pub(super) fn routing_key(partition: Partition) -> String {
-    format!("p{:02}", partition.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Partition;
 
     #[test]
     fn names_are_what_the_documentation_says() {
@@ -73,9 +47,8 @@ mod tests {
         let source = GroupPartition { group: balances.clone(), partition: Partition(7) };
         assert_eq!(names.queue(&source), "adjutant.projection.balances.p07");
         assert_eq!(names.dead_letters(&balances), "adjutant.projection.balances.dlq");
-        assert_eq!(names.exchange_of(&balances), "adjutant.events");
-        assert_eq!(names.exchange_of(&GroupName::commands()), "adjutant.commands");
         assert_eq!(names.dead_letters(&GroupName::commands()), "adjutant.commands.dlq");
-        assert_eq!(routing_key(Partition(1023)), "p1023");
+        assert_eq!(names.intake(), "adjutant.intake");
+        assert_eq!(names.intake_dead_letters(), "adjutant.intake.dlq");
     }
 }
