@@ -7,6 +7,7 @@ use crate::{
     bench,
     cli::{BenchArgs, Command, ConfigArgs, DemoArgs, ServeArgs, ShowConfigArgs, VerifyArgs},
     config::{self, Config, ConfigError},
+    database::Source,
     demo::{self, DemoError},
     log,
     run::{self, RunError},
@@ -78,7 +79,11 @@ fn show_config(args: ShowConfigArgs) -> Result<ExitCode, Failure> {
 
 async fn audit(args: VerifyArgs) -> Result<ExitCode, Failure> {
     let config = begin(args.config.load_quietly())?;
-    let report = verify::verify(config.require_database()?, args.answers.as_deref()).await?;
+    let source = match &args.sqlite {
+        Some(file) => Source::sqlite(file),
+        None => Source::postgres(config.require_database()?),
+    };
+    let report = verify::verify(&source, args.answers.as_deref()).await?;
     if args.json {
         println!("{}", report.to_json());
     } else {

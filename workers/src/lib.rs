@@ -7,7 +7,7 @@ pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;
-mod database;
+pub mod database;
 pub mod demo;
 pub mod load;
 pub mod log;
