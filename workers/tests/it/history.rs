@@ -4,15 +4,18 @@ use std::collections::HashMap;
 
 use adjutant::message::{PartitionCount, StreamId};
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::support::database::Database;
+use crate::support::any_store::{
+    AnyStore,
+    Cell::{Document, Id, Number, Text, Time},
+    Writer,
+};
 
 /// Ends of logs and streams while the history is written.
 pub(crate) struct History {
-    connection: PgConnection,
+    writer: Writer,
     commands: HashMap<i16, i64>,
     events: HashMap<i16, i64>,
     versions: HashMap<String, i64>,
@@ -20,16 +23,23 @@ pub(crate) struct History {
 }
 
 /// How a command ends.
-pub(crate) enum Ending {
+enum Ending {
     Succeeded { event: &'static str, data: Value },
     Rejected,
 }
 
+/// What an event is about.
+struct Place<'a> {
+    partition: i16,
+    id: Uuid,
+    stream: &'a StreamId,
+}
+
 impl History {
     /// Six accounts with deposits, withdrawals and rejected commands, all applied.
-    pub(crate) async fn write(database: &Database) -> Vec<Uuid> {
+    pub(crate) async fn write(store: &AnyStore) -> Vec<Uuid> {
         let mut history = Self {
-            connection: database.connect().await,
+            writer: store.writer().await,
             commands: HashMap::new(),
             events: HashMap::new(),
             versions: HashMap::new(),
@@ -48,7 +58,7 @@ impl History {
         }
         ids.push(history.command("nobody", "deposit", Ending::Rejected).await);
         history.checkpoints().await;
-        history.connection.close().await.unwrap();
+        history.writer.close().await;
         ids
     }
 
@@ -69,106 +79,97 @@ impl History {
         let partition = PartitionCount::DEFAULT.of(&stream).0;
         let id = Uuid::now_v7();
         let bucket = PartitionCount::DEFAULT.of_bytes(id.as_bytes()).0;
-        sqlx::query(
-            "INSERT INTO adjutant.commands (bucket, id, partition, stream, type, lane, payload,
-                 content_hash, accepted_at)
-             VALUES ($1, $2, $3, $4, $5, 1, '{}', '', clock_timestamp())",
-        )
-        .bind(bucket)
-        .bind(id)
-        .bind(partition)
-        .bind(stream.as_str())
-        .bind(format!("account.{kind}"))
-        .execute(&mut self.connection)
-        .await
-        .unwrap();
+        let cells = vec![
+            Number(bucket.into()),
+            Id(id),
+            Number(partition.into()),
+            Text(stream.to_string()),
+            Text(format!("account.{kind}")),
+            Document(json!({})),
+            Time(now()),
+        ];
+        let sql = "INSERT INTO adjutant.commands (bucket, id, partition, stream, type, payload,
+                       accepted_at, lane, content_hash)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, 1, '')";
+        self.writer.write(sql, cells).await;
         let offset = next(&mut self.commands, partition);
-        sqlx::query("INSERT INTO adjutant.command_log VALUES ($1, $2, $3, $4, clock_timestamp())")
-            .bind(partition)
-            .bind(offset)
-            .bind(id)
-            .bind(bucket)
-            .execute(&mut self.connection)
-            .await
-            .unwrap();
+        let cells = vec![
+            Number(partition.into()),
+            Number(offset),
+            Id(id),
+            Number(bucket.into()),
+            Time(now()),
+        ];
+        let sql = "INSERT INTO adjutant.command_log (partition, \"offset\", command_id, bucket,
+                       recorded_at)
+                   VALUES ($1, $2, $3, $4, $5)";
+        self.writer.write(sql, cells).await;
+        let place = Place { partition, id, stream: &stream };
         match ending {
-            Ending::Rejected => self.rejected(partition, id, stream.as_str()).await,
-            Ending::Succeeded { event, data } => {
-                self.succeeded(partition, id, &stream, event, data).await;
-            }
+            Ending::Rejected => self.rejected(&place).await,
+            Ending::Succeeded { event, data } => self.succeeded(&place, event, &data).await,
         }
         id
     }
 
-    async fn rejected(&mut self, partition: i16, id: Uuid, stream: &str) {
-        let version = self.versions.get(stream).copied().unwrap_or_default();
-        sqlx::query(
-            "INSERT INTO adjutant.outcomes (partition, command_id, status, events, version, error,
-                 attempts, completed_at)
-             VALUES ($1, $2, 2, 0, $3, '{\"code\": \"refused\"}', 1, clock_timestamp())",
-        )
-        .bind(partition)
-        .bind(id)
-        .bind(version)
-        .execute(&mut self.connection)
-        .await
-        .unwrap();
+    async fn rejected(&mut self, place: &Place<'_>) {
+        let version = self.versions.get(place.stream.as_str()).copied().unwrap_or_default();
+        let cells = vec![
+            Number(place.partition.into()),
+            Id(place.id),
+            Number(version),
+            Document(json!({ "code": "refused" })),
+            Time(now()),
+        ];
+        let sql = "INSERT INTO adjutant.outcomes (partition, command_id, version, error,
+                       completed_at, status, events, attempts)
+                   VALUES ($1, $2, $3, $4, $5, 2, 0, 1)";
+        self.writer.write(sql, cells).await;
     }
 
-    async fn succeeded(
-        &mut self,
-        partition: i16,
-        id: Uuid,
-        stream: &StreamId,
-        event: &str,
-        data: Value,
-    ) {
-        let offset = next(&mut self.events, partition);
-        let version = self.versions.entry(stream.to_string()).or_default();
+    async fn succeeded(&mut self, place: &Place<'_>, event: &str, data: &Value) {
+        let offset = next(&mut self.events, place.partition);
+        let version = self.versions.entry(place.stream.to_string()).or_default();
         *version += 1;
-        let version = *version;
-        let at: OffsetDateTime = sqlx::query_scalar(
-            "INSERT INTO adjutant.events (partition, \"offset\", stream, version, type,
-                 schema_version, data, command_id, recorded_at)
-             VALUES ($1, $2, $3, $4, $5, 1, $6, $7, clock_timestamp()) RETURNING recorded_at",
-        )
-        .bind(partition)
-        .bind(offset)
-        .bind(stream.as_str())
-        .bind(version)
-        .bind(event)
-        .bind(&data)
-        .bind(id)
-        .fetch_one(&mut self.connection)
-        .await
-        .unwrap();
-        sqlx::query(
-            "INSERT INTO adjutant.outcomes (partition, command_id, status, first_offset, events,
-                 version, attempts, completed_at)
-             VALUES ($1, $2, 1, $3, 1, $4, 1, clock_timestamp())",
-        )
-        .bind(partition)
-        .bind(id)
-        .bind(offset)
-        .bind(version)
-        .execute(&mut self.connection)
-        .await
-        .unwrap();
-        self.views(partition, offset, stream, version, event, &data, at).await;
+        let (version, at) = (*version, now());
+        let cells = vec![
+            Number(place.partition.into()),
+            Number(offset),
+            Text(place.stream.to_string()),
+            Number(version),
+            Text(event.to_owned()),
+            Document(data.clone()),
+            Id(place.id),
+            Time(at),
+        ];
+        let sql = "INSERT INTO adjutant.events (partition, \"offset\", stream, version, type, data,
+                       command_id, recorded_at, schema_version)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1)";
+        self.writer.write(sql, cells).await;
+        let cells = vec![
+            Number(place.partition.into()),
+            Id(place.id),
+            Number(offset),
+            Number(version),
+            Time(at),
+        ];
+        let sql = "INSERT INTO adjutant.outcomes (partition, command_id, first_offset, version,
+                       completed_at, status, events, attempts)
+                   VALUES ($1, $2, $3, $4, $5, 1, 1, 1)";
+        self.writer.write(sql, cells).await;
+        self.balance(place, offset, version, data).await;
+        let entry = json!({
+            "kind": event.strip_prefix("account.").unwrap(),
+            "amount": data.get("amount").and_then(Value::as_i64).unwrap_or_default(),
+            "balance": data.get("balance").and_then(Value::as_i64).unwrap_or_default(),
+            "at": at.format(&Rfc3339).unwrap(),
+        });
+        let key = format!("{}/{version:08}", place.stream.id());
+        self.document("statements", key, place.partition, 1, entry, offset).await;
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn views(
-        &mut self,
-        partition: i16,
-        offset: i64,
-        stream: &StreamId,
-        version: i64,
-        event: &str,
-        data: &Value,
-        at: OffsetDateTime,
-    ) {
-        let account = stream.id();
+    async fn balance(&mut self, place: &Place<'_>, offset: i64, version: i64, data: &Value) {
+        let account = place.stream.id();
         let balance = self.balances.entry(account.to_owned()).or_insert_with(
             || json!({ "owner": data["owner"], "balance": 0, "entries": 0, "status": "open" }),
         );
@@ -177,32 +178,34 @@ impl History {
             balance["entries"] = (version - 1).into();
         }
         let balance = balance.clone();
-        let entry = json!({
-            "kind": event.strip_prefix("account.").unwrap(),
-            "amount": data.get("amount").and_then(Value::as_i64).unwrap_or_default(),
-            "balance": data.get("balance").and_then(Value::as_i64).unwrap_or_default(),
-            "at": at.format(&time::format_description::well_known::Rfc3339).unwrap(),
-        });
-        let as_of = json!({ partition.to_string(): offset });
-        let entry_key = format!("{account}/{version:08}");
-        let documents =
-            [("balances", account, version, balance), ("statements", entry_key.as_str(), 1, entry)];
-        for (view, key, version, value) in documents {
-            sqlx::query(
-                "INSERT INTO adjutant.views VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
-                 ON CONFLICT (view, key) DO UPDATE SET version = EXCLUDED.version,
-                     value = EXCLUDED.value, as_of = EXCLUDED.as_of",
-            )
-            .bind(view)
-            .bind(key)
-            .bind(partition)
-            .bind(version)
-            .bind(value)
-            .bind(&as_of)
-            .execute(&mut self.connection)
-            .await
-            .unwrap();
-        }
+        let key = account.to_owned();
+        self.document("balances", key, place.partition, version, balance, offset).await;
+    }
+
+    async fn document(
+        &mut self,
+        view: &str,
+        key: String,
+        partition: i16,
+        version: i64,
+        value: Value,
+        offset: i64,
+    ) {
+        let cells = vec![
+            Text(view.to_owned()),
+            Text(key),
+            Number(partition.into()),
+            Number(version),
+            Document(value),
+            Document(json!({ partition.to_string(): offset })),
+            Time(now()),
+        ];
+        let sql = "INSERT INTO adjutant.views (view, key, partition, version, value, as_of,
+                       updated_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)
+                   ON CONFLICT (view, key) DO UPDATE SET version = excluded.version,
+                       value = excluded.value, as_of = excluded.as_of";
+        self.writer.write(sql, cells).await;
     }
 
     async fn checkpoints(&mut self) {
@@ -213,19 +216,25 @@ impl History {
         ];
         for (group, heads) in groups {
             for (partition, head) in heads {
-                sqlx::query(
-                    "INSERT INTO adjutant.checkpoints (group_name, partition, previous, reached)
-                     VALUES ($1, $2, 0, $3)",
-                )
-                .bind(group)
-                .bind(partition)
-                .bind(head)
-                .execute(&mut self.connection)
-                .await
-                .unwrap();
+                let cells = vec![
+                    Text(group.to_owned()),
+                    Number((*partition).into()),
+                    Number(*head),
+                    Time(now()),
+                ];
+                let sql = "INSERT INTO adjutant.checkpoints (group_name, partition, reached,
+                               moved_at, previous)
+                           VALUES ($1, $2, $3, $4, 0)";
+                self.writer.write(sql, cells).await;
             }
         }
     }
+}
+
+/// To the microsecond, as databases keep it.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_nanosecond(now.microsecond() * 1_000).unwrap()
 }
 
 fn next(ends: &mut HashMap<i16, i64>, partition: i16) -> i64 {
