@@ -18,12 +18,16 @@ pub(super) async fn check(
         include_str!("queries/commands_without_outcome.sql"),
         include_str!("queries/sqlite/commands_without_outcome.sql"),
     );
+    let strangers = Question::by_dialect(
+        include_str!("queries/log_entries_without_command.sql"),
+        include_str!("queries/sqlite/log_entries_without_command.sql"),
+    );
     let plain = Question::plain;
     let suspicions: [Suspicion; 5] = [
         (unfinished, without_outcome),
         (plain(include_str!("queries/doubled_outcomes.sql")), doubled),
         (plain(include_str!("queries/outcomes_without_command.sql")), without_command),
-        (plain(include_str!("queries/log_entries_without_command.sql")), entry_without_command),
+        (strangers, entry_without_command),
         (plain(include_str!("queries/wrong_positions.sql")), wrong_positions),
     ];
     for (question, in_words) in suspicions {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::any_store::{
     AnyStore,
-    Cell::{Document, Id, Number, Text, Time},
+    Cell::{Bytes, Document, Id, Number, Text, Time},
     Writer,
 };
 
@@ -19,13 +19,22 @@ pub(crate) struct History {
     commands: HashMap<i16, i64>,
     events: HashMap<i16, i64>,
     versions: HashMap<String, i64>,
-    balances: HashMap<String, Value>,
+    balances: HashMap<String, Shown>,
 }
 
 /// How a command ends.
 enum Ending {
     Succeeded { event: &'static str, data: Value },
     Rejected,
+}
+
+/// The document of a view, and the last event that touched it.
+#[derive(Default)]
+struct Shown {
+    partition: i16,
+    version: i64,
+    offset: i64,
+    document: Value,
 }
 
 /// What an event is about.
@@ -57,6 +66,9 @@ impl History {
             ids.push(history.command(account, "withdraw", ending).await);
         }
         ids.push(history.command("nobody", "deposit", Ending::Rejected).await);
+        for (account, balance) in std::mem::take(&mut history.balances) {
+            history.document("balances", account, balance).await;
+        }
         history.checkpoints().await;
         history.writer.close().await;
         ids
@@ -79,31 +91,26 @@ impl History {
         let partition = PartitionCount::DEFAULT.of(&stream).0;
         let id = Uuid::now_v7();
         let bucket = PartitionCount::DEFAULT.of_bytes(id.as_bytes()).0;
-        let cells = vec![
-            Number(bucket.into()),
-            Id(id),
-            Number(partition.into()),
-            Text(stream.to_string()),
-            Text(format!("account.{kind}")),
-            Document(json!({})),
-            Time(now()),
+        let command = [
+            ("bucket", Number(bucket.into())),
+            ("id", Id(id)),
+            ("partition", Number(partition.into())),
+            ("stream", Text(stream.to_string())),
+            ("type", Text(format!("account.{kind}"))),
+            ("lane", Number(1)),
+            ("payload", Document(json!({}))),
+            ("content_hash", Bytes(Vec::new())),
+            ("accepted_at", Time(now())),
         ];
-        let sql = "INSERT INTO adjutant.commands (bucket, id, partition, stream, type, payload,
-                       accepted_at, lane, content_hash)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, 1, '')";
-        self.writer.write(sql, cells).await;
-        let offset = next(&mut self.commands, partition);
-        let cells = vec![
-            Number(partition.into()),
-            Number(offset),
-            Id(id),
-            Number(bucket.into()),
-            Time(now()),
+        self.writer.insert("commands", command).await;
+        let entry = [
+            ("partition", Number(partition.into())),
+            ("\"offset\"", Number(next(&mut self.commands, partition))),
+            ("command_id", Id(id)),
+            ("bucket", Number(bucket.into())),
+            ("recorded_at", Time(now())),
         ];
-        let sql = "INSERT INTO adjutant.command_log (partition, \"offset\", command_id, bucket,
-                       recorded_at)
-                   VALUES ($1, $2, $3, $4, $5)";
-        self.writer.write(sql, cells).await;
+        self.writer.insert("command_log", entry).await;
         let place = Place { partition, id, stream: &stream };
         match ending {
             Ending::Rejected => self.rejected(&place).await,
@@ -114,17 +121,17 @@ impl History {
 
     async fn rejected(&mut self, place: &Place<'_>) {
         let version = self.versions.get(place.stream.as_str()).copied().unwrap_or_default();
-        let cells = vec![
-            Number(place.partition.into()),
-            Id(place.id),
-            Number(version),
-            Document(json!({ "code": "refused" })),
-            Time(now()),
+        let outcome = [
+            ("partition", Number(place.partition.into())),
+            ("command_id", Id(place.id)),
+            ("status", Number(2)),
+            ("events", Number(0)),
+            ("version", Number(version)),
+            ("error", Document(json!({ "code": "refused" }))),
+            ("attempts", Number(1)),
+            ("completed_at", Time(now())),
         ];
-        let sql = "INSERT INTO adjutant.outcomes (partition, command_id, version, error,
-                       completed_at, status, events, attempts)
-                   VALUES ($1, $2, $3, $4, $5, 2, 0, 1)";
-        self.writer.write(sql, cells).await;
+        self.writer.insert("outcomes", outcome).await;
     }
 
     async fn succeeded(&mut self, place: &Place<'_>, event: &str, data: &Value) {
@@ -132,32 +139,30 @@ impl History {
         let version = self.versions.entry(place.stream.to_string()).or_default();
         *version += 1;
         let (version, at) = (*version, now());
-        let cells = vec![
-            Number(place.partition.into()),
-            Number(offset),
-            Text(place.stream.to_string()),
-            Number(version),
-            Text(event.to_owned()),
-            Document(data.clone()),
-            Id(place.id),
-            Time(at),
+        let row = [
+            ("partition", Number(place.partition.into())),
+            ("\"offset\"", Number(offset)),
+            ("stream", Text(place.stream.to_string())),
+            ("version", Number(version)),
+            ("type", Text(event.to_owned())),
+            ("schema_version", Number(1)),
+            ("data", Document(data.clone())),
+            ("command_id", Id(place.id)),
+            ("recorded_at", Time(at)),
         ];
-        let sql = "INSERT INTO adjutant.events (partition, \"offset\", stream, version, type, data,
-                       command_id, recorded_at, schema_version)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1)";
-        self.writer.write(sql, cells).await;
-        let cells = vec![
-            Number(place.partition.into()),
-            Id(place.id),
-            Number(offset),
-            Number(version),
-            Time(at),
+        self.writer.insert("events", row).await;
+        let outcome = [
+            ("partition", Number(place.partition.into())),
+            ("command_id", Id(place.id)),
+            ("status", Number(1)),
+            ("first_offset", Number(offset)),
+            ("events", Number(1)),
+            ("version", Number(version)),
+            ("attempts", Number(1)),
+            ("completed_at", Time(at)),
         ];
-        let sql = "INSERT INTO adjutant.outcomes (partition, command_id, first_offset, version,
-                       completed_at, status, events, attempts)
-                   VALUES ($1, $2, $3, $4, $5, 1, 1, 1)";
-        self.writer.write(sql, cells).await;
-        self.balance(place, offset, version, data).await;
+        self.writer.insert("outcomes", outcome).await;
+        self.balance(place, offset, version, data);
         let entry = json!({
             "kind": event.strip_prefix("account.").unwrap(),
             "amount": data.get("amount").and_then(Value::as_i64).unwrap_or_default(),
@@ -165,47 +170,35 @@ impl History {
             "at": at.format(&Rfc3339).unwrap(),
         });
         let key = format!("{}/{version:08}", place.stream.id());
-        self.document("statements", key, place.partition, 1, entry, offset).await;
+        let entry = Shown { partition: place.partition, version: 1, offset, document: entry };
+        self.document("statements", key, entry).await;
     }
 
-    async fn balance(&mut self, place: &Place<'_>, offset: i64, version: i64, data: &Value) {
-        let account = place.stream.id();
-        let balance = self.balances.entry(account.to_owned()).or_insert_with(
-            || json!({ "owner": data["owner"], "balance": 0, "entries": 0, "status": "open" }),
-        );
+    fn balance(&mut self, place: &Place<'_>, offset: i64, version: i64, data: &Value) {
+        let balance = self.balances.entry(place.stream.id().to_owned()).or_insert_with(|| Shown {
+            document: json!({ "owner": data["owner"], "balance": 0, "entries": 0, "status": "open" }),
+            partition: place.partition,
+            ..Shown::default()
+        });
         if version > 1 {
-            balance["balance"] = data["balance"].clone();
-            balance["entries"] = (version - 1).into();
+            balance.document["balance"] = data["balance"].clone();
+            balance.document["entries"] = (version - 1).into();
         }
-        let balance = balance.clone();
-        let key = account.to_owned();
-        self.document("balances", key, place.partition, version, balance, offset).await;
+        (balance.version, balance.offset) = (version, offset);
     }
 
-    async fn document(
-        &mut self,
-        view: &str,
-        key: String,
-        partition: i16,
-        version: i64,
-        value: Value,
-        offset: i64,
-    ) {
-        let cells = vec![
-            Text(view.to_owned()),
-            Text(key),
-            Number(partition.into()),
-            Number(version),
-            Document(value),
-            Document(json!({ partition.to_string(): offset })),
-            Time(now()),
+    async fn document(&mut self, view: &str, key: String, content: Shown) {
+        let Shown { partition, version, offset, document } = content;
+        let row = [
+            ("view", Text(view.to_owned())),
+            ("key", Text(key)),
+            ("partition", Number(partition.into())),
+            ("version", Number(version)),
+            ("value", Document(document)),
+            ("as_of", Document(json!({ partition.to_string(): offset }))),
+            ("updated_at", Time(now())),
         ];
-        let sql = "INSERT INTO adjutant.views (view, key, partition, version, value, as_of,
-                       updated_at)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)
-                   ON CONFLICT (view, key) DO UPDATE SET version = excluded.version,
-                       value = excluded.value, as_of = excluded.as_of";
-        self.writer.write(sql, cells).await;
+        self.writer.insert("views", row).await;
     }
 
     async fn checkpoints(&mut self) {
@@ -216,16 +209,14 @@ impl History {
         ];
         for (group, heads) in groups {
             for (partition, head) in heads {
-                let cells = vec![
-                    Text(group.to_owned()),
-                    Number((*partition).into()),
-                    Number(*head),
-                    Time(now()),
+                let checkpoint = [
+                    ("group_name", Text(group.to_owned())),
+                    ("partition", Number((*partition).into())),
+                    ("previous", Number(0)),
+                    ("reached", Number(*head)),
+                    ("moved_at", Time(now())),
                 ];
-                let sql = "INSERT INTO adjutant.checkpoints (group_name, partition, reached,
-                               moved_at, previous)
-                           VALUES ($1, $2, $3, $4, 0)";
-                self.writer.write(sql, cells).await;
+                self.writer.insert("checkpoints", checkpoint).await;
             }
         }
     }

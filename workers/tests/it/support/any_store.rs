@@ -24,6 +24,7 @@ pub(crate) enum Cell {
     Number(i64),
     Text(String),
     Id(Uuid),
+    Bytes(Vec<u8>),
     Document(Value),
     Time(OffsetDateTime),
 }
@@ -89,16 +90,27 @@ fn in_sqlite(sql: &str) -> String {
 }
 
 impl Writer {
-    /// Runs a statement; its parameters $1, $2 … stand in this order.
-    pub(crate) async fn write(&mut self, sql: &'static str, cells: Vec<Cell>) {
+    /// Writes a row. A file has neither buckets nor chains of checkpoints.
+    pub(crate) async fn insert(
+        &mut self,
+        table: &str,
+        row: impl IntoIterator<Item = (&str, Cell)>,
+    ) {
+        let in_file = matches!(self, Self::Sqlite(_));
+        let row =
+            row.into_iter().filter(|(name, _)| !in_file || !matches!(*name, "bucket" | "previous"));
+        let (columns, cells): (Vec<&str>, Vec<Cell>) = row.unzip();
+        let places: Vec<String> = (1..=cells.len()).map(|n| format!("${n}")).collect();
+        let (columns, places) = (columns.join(", "), places.join(", "));
+        let sql = format!("INSERT INTO adjutant.{table} ({columns}) VALUES ({places})");
         match self {
             Self::Postgres(connection) => {
-                let query = cells.into_iter().fold(sqlx::query(sql), bind);
-                query.execute(connection).await.unwrap();
+                let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+                cells.into_iter().fold(query, bind).execute(connection).await.unwrap();
             }
             Self::Sqlite(connection) => {
                 let cells = rusqlite::params_from_iter(cells.into_iter().map(stored));
-                connection.execute(sql, cells).unwrap();
+                connection.execute(&sql, cells).unwrap();
             }
         }
     }
@@ -112,13 +124,14 @@ impl Writer {
 }
 
 fn bind(
-    query: Query<'static, sqlx::Postgres, PgArguments>,
+    query: Query<'_, sqlx::Postgres, PgArguments>,
     cell: Cell,
-) -> Query<'static, sqlx::Postgres, PgArguments> {
+) -> Query<'_, sqlx::Postgres, PgArguments> {
     match cell {
         Cell::Number(number) => query.bind(number),
         Cell::Text(text) => query.bind(text),
         Cell::Id(id) => query.bind(id),
+        Cell::Bytes(bytes) => query.bind(bytes),
         Cell::Document(value) => query.bind(value),
         Cell::Time(time) => query.bind(time),
     }
@@ -129,6 +142,7 @@ fn stored(cell: Cell) -> rusqlite::types::Value {
         Cell::Number(number) => number.into(),
         Cell::Text(text) => text.into(),
         Cell::Id(id) => id.as_bytes().to_vec().into(),
+        Cell::Bytes(bytes) => bytes.into(),
         Cell::Document(value) => value.to_string().into(),
         Cell::Time(time) => ((time.unix_timestamp_nanos() / 1_000) as i64).into(),
     }

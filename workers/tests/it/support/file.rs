@@ -9,7 +9,7 @@ pub(crate) struct File {
 }
 
 /// The schema of the embedded store.
-const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA: &str = include_str!("../../../../migrations/sqlite/0001_main_path.sql");
 
 impl File {
     /// One with Adjutant's schema and 8 partitions.
@@ -18,8 +18,8 @@ impl File {
         let connection = Connection::open(file.path()).unwrap();
         connection.execute_batch("PRAGMA journal_mode = wal").unwrap();
         connection.execute_batch(SCHEMA).unwrap();
-        let identity = "INSERT INTO log_identity (log_id, partitions, initialised_at)
-                        VALUES (randomblob(16), 8, 0)";
+        let identity = "INSERT INTO log_identity (only_row, log_id, partitions, initialised_at)
+                        VALUES (1, randomblob(16), 8, 0)";
         connection.execute(identity, []).unwrap();
         file
     }

@@ -4,17 +4,16 @@ WITH RECURSIVE partition(p) AS (
     SELECT 0
     UNION ALL
     SELECT p + 1 FROM partition, adjutant.log_identity i WHERE p + 1 < i.partitions)
-SELECT COALESCE(sum((SELECT "offset" FROM adjutant.command_log l WHERE l.partition = p
-                      ORDER BY "offset" DESC LIMIT 1)), 0) AS commands,
+SELECT COALESCE(sum((SELECT max("offset") FROM adjutant.command_log l WHERE l.partition = p)), 0)
+           AS commands,
        COALESCE(sum((SELECT reached FROM adjutant.checkpoints c
-                      WHERE c.group_name = 'commands' AND c.partition = p
-                      ORDER BY previous DESC LIMIT 1)), 0) AS executed,
-       COALESCE(sum((SELECT "offset" FROM adjutant.events e WHERE e.partition = p
-                      ORDER BY "offset" DESC LIMIT 1)), 0) AS events,
+                      WHERE c.group_name = 'commands' AND c.partition = p)), 0) AS executed,
+       COALESCE(sum((SELECT max("offset") FROM adjutant.events e WHERE e.partition = p)), 0)
+           AS events,
        COALESCE(sum((SELECT reached FROM adjutant.checkpoints c
-                      WHERE c.group_name = 'projection.balances' AND c.partition = p
-                      ORDER BY previous DESC LIMIT 1)), 0) AS balances,
+                      WHERE c.group_name = 'projection.balances' AND c.partition = p)), 0)
+           AS balances,
        COALESCE(sum((SELECT reached FROM adjutant.checkpoints c
-                      WHERE c.group_name = 'projection.statements' AND c.partition = p
-                      ORDER BY previous DESC LIMIT 1)), 0) AS statements
+                      WHERE c.group_name = 'projection.statements' AND c.partition = p)), 0)
+           AS statements
   FROM partition

@@ -3,8 +3,8 @@ SELECT c.id,
        (EXISTS (SELECT 1 FROM adjutant.outcomes o
                  WHERE o.partition = c.partition AND o.command_id = c.id)
         OR EXISTS (SELECT 1 FROM adjutant.schedule s
-                    WHERE s.bucket = c.bucket AND s.command_id = c.id AND s.reason = 'not_before'
+                    WHERE s.command_id = c.id AND s.reason = 'not_before'
                       AND s.due_at > CAST(unixepoch('subsec') * 1000000 AS INTEGER))) AS settled
   FROM json_each(?1) AS asked
  CROSS JOIN adjutant.commands c -- in this order: a lookup for each id
-    ON c.bucket = asked.value ->> 'bucket' AND c.id = unhex(asked.value ->> 'id', '-')
+    ON c.id = unhex(asked.value ->> 'id', '-')

@@ -4,5 +4,5 @@ SELECT c.id, c.type, c.stream
   LEFT JOIN adjutant.outcomes o ON o.command_id = c.id
  WHERE o.command_id IS NULL
    AND NOT EXISTS (SELECT 1 FROM adjutant.schedule s
-                    WHERE s.bucket = c.bucket AND s.command_id = c.id AND s.reason = 'not_before'
+                    WHERE s.command_id = c.id AND s.reason = 'not_before'
                       AND s.due_at > CAST(unixepoch('subsec') * 1000000 AS INTEGER))
