@@ -82,3 +82,57 @@ async fn sqlite(file: &Path) -> Result<Snapshot, DatabaseError> {
     }
     Err(DatabaseError::Restless)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::database::Question;
+
+    const COUNT: Question = Question::plain("SELECT count(*) AS rows FROM adjutant.entries");
+
+    async fn rows(connection: &mut Connection) -> i64 {
+        connection.one(COUNT).await.unwrap().integer("rows").unwrap()
+    }
+
+    #[tokio::test]
+    async fn readers_of_a_file_see_one_state_while_somebody_writes() {
+        let directory = std::env::temp_dir().join(format!("snapshot-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&directory).unwrap();
+        let file = directory.join("it.sqlite");
+        let writer = rusqlite::Connection::open(&file).unwrap();
+        writer.busy_timeout(Duration::from_secs(10)).unwrap();
+        let schema =
+            "PRAGMA journal_mode = wal; PRAGMA synchronous = off; CREATE TABLE entries (n)";
+        writer.execute_batch(schema).unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let stop = done.clone();
+        let writing = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                writer.execute("INSERT INTO entries VALUES (1)", []).unwrap();
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let mut last = 0;
+        for _ in 0..50 {
+            let mut snapshot = Snapshot::open(&Source::Sqlite(file.clone())).await.unwrap();
+            let [second, third] = &mut snapshot.others;
+            let seen = [rows(third).await, rows(&mut snapshot.main).await, rows(second).await];
+            assert_eq!(seen, [seen[0]; 3]);
+            assert!(seen[0] >= last);
+            last = seen[0];
+            snapshot.close().await;
+        }
+        assert!(last > 0, "somebody wrote");
+        done.store(true, Ordering::Relaxed);
+        writing.join().unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

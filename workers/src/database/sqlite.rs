@@ -148,3 +148,76 @@ fn read(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANY: &str =
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)
+                        SELECT n FROM n";
+
+    /// An empty file that SQLite takes for a database, removed when dropped.
+    struct Empty(PathBuf);
+
+    impl Empty {
+        async fn open() -> (Self, SqliteConnection) {
+            let file = std::env::temp_dir().join(format!("empty-{}", uuid::Uuid::now_v7()));
+            std::fs::write(&file, "").unwrap();
+            let connection = SqliteConnection::open(file.clone()).await.unwrap();
+            (Self(file), connection)
+        }
+    }
+
+    impl Drop for Empty {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_whole_and_in_order() {
+        let (_file, connection) = Empty::open().await;
+        let mut rows = connection.ask(Question::plain(MANY));
+        for n in 1..=10_000 {
+            assert_eq!(rows.next().await.unwrap().unwrap().values[0], Value::Integer(n));
+        }
+        assert!(rows.next().await.unwrap().is_none());
+        assert!(rows.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_to_its_end_does_not_hinder_the_next() {
+        let (_file, connection) = Empty::open().await;
+        let mut rows = connection.ask(Question::plain(MANY));
+        assert!(rows.next().await.unwrap().is_some());
+        drop(rows);
+        let mut rows = connection.ask(Question::plain("SELECT 7"));
+        assert_eq!(rows.next().await.unwrap().unwrap().values[0], Value::Integer(7));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_an_error() {
+        let (_file, connection) = Empty::open().await;
+        let breaks =
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)
+                      SELECT CASE WHEN n < 1000 THEN n ELSE json('{') END FROM n";
+        let mut rows = connection.ask(Question::plain(breaks));
+        let mut read = 0;
+        let error = loop {
+            match rows.next().await {
+                Ok(row) => read += i32::from(row.expect("not the end").values.len() == 1),
+                Err(error) => break error,
+            }
+        };
+        assert!(read > 0);
+        assert!(error.to_string().contains("malformed JSON"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_cannot_be_written() {
+        let (_file, connection) = Empty::open().await;
+        let write = connection.run(|it| it.execute_batch("CREATE TABLE adjutant.new (n)")).await;
+        assert!(write.unwrap_err().to_string().contains("readonly"));
+    }
+}

@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod config;
 mod demo;
+mod files;
 mod history;
 mod kills;
 mod paused;

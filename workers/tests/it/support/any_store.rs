@@ -30,9 +30,12 @@ pub(crate) enum Cell {
 }
 
 impl AnyStore {
-    /// One of each kind.
-    pub(crate) async fn both() -> [Self; 2] {
-        [Self::Postgres(Database::migrated().await), Self::Sqlite(File::migrated())]
+    pub(crate) async fn postgres() -> Self {
+        Self::Postgres(Database::migrated().await)
+    }
+
+    pub(crate) fn file() -> Self {
+        Self::Sqlite(File::migrated())
     }
 
     /// A copy; nobody may be connected to the original.
