@@ -94,7 +94,7 @@ impl GroupName {
     }
 
     /// A name as it was stored.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "embedded"))]
     pub(crate) fn from_stored(name: &str) -> Self {
         Self(name.into())
     }

@@ -23,6 +23,8 @@ pub const INTAKE_WAITING_BYTES: &str = "adjutant_intake_waiting_bytes";
 pub const OUTBOX_ROWS: &str = "adjutant_outbox_rows";
 /// Age of the oldest row in the outbox.
 pub const OUTBOX_OLDEST_SECONDS: &str = "adjutant_outbox_oldest_seconds";
+/// Transactions that the SQLite store committed; each is one sync of its file.
+pub const SQLITE_COMMITS_TOTAL: &str = "adjutant_sqlite_commits_total";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
 
@@ -49,5 +51,6 @@ pub fn describe() {
     );
     describe_gauge!(OUTBOX_ROWS, "Rows in the outbox, counted up to the intake's limit");
     describe_gauge!(OUTBOX_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest outbox row");
+    describe_counter!(SQLITE_COMMITS_TOTAL, "Transactions that the SQLite store committed");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
 }

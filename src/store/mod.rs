@@ -10,11 +10,17 @@ mod intake;
 mod logs;
 mod members;
 mod outbox;
+#[cfg(any(feature = "postgres", feature = "embedded"))]
+mod paging;
 mod queries;
+#[cfg(any(feature = "postgres", feature = "embedded"))]
+mod stored;
 mod views;
 
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "embedded")]
+pub mod sqlite;
 
 pub use error::{Fence, StoreError};
 pub use execution::{

@@ -13,7 +13,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
-    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, Position, StreamId, Version},
+    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, StreamId, Version},
     store::{CommandCommit, CommittedCommands, DecideAgain, Execution, LoadedStream, StoreError},
 };
 
@@ -398,7 +398,7 @@ fn outcome(row: &Row) -> Result<(CommandId, Outcome), StoreError> {
     let unknown = || StoreError::Corrupt("unknown outcome status".to_owned());
     let outcome = Outcome {
         status: OutcomeStatus::from_code(row.get(2)).ok_or_else(unknown)?,
-        positions: positions(partition, row.get(3), row.get(4)),
+        positions: columns::positions(partition, row.get(3), row.get(4)),
         version: Version(row.get(5)),
         reply: columns::raw(row.get(6)),
         error: columns::failure(row.get(7))?,
@@ -406,13 +406,4 @@ fn outcome(row: &Row) -> Result<(CommandId, Outcome), StoreError> {
         completed_at: row.get(9),
     };
     Ok((CommandId(row.get(0)), outcome))
-}
-
-/// The positions of `events` events from the first offset on.
-pub(super) fn positions(partition: Partition, first: Option<i64>, events: i32) -> Vec<Position> {
-    first.map_or_else(Vec::new, |first| {
-        (first..first + i64::from(events))
-            .map(|offset| Position { partition, offset: Offset(offset) })
-            .collect()
-    })
 }

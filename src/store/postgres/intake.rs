@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     PostgresStore,
     append::Appended,
-    columns::{Jsonb, json_text, lane_code, metadata_json},
+    columns::{Jsonb, content_hash, headers_json, json_text, lane_code, metadata_json},
     errors, pool,
     transaction::Transaction,
 };
@@ -73,11 +73,7 @@ impl Intake for PostgresStore {
         let reject = pool::prepare(&client, REJECT).await?;
         let headers = messages
             .iter()
-            .map(|message| {
-                let map: serde_json::Map<_, _> =
-                    message.headers.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
-                json_text(&map)
-            })
+            .map(|message| headers_json(&message.headers))
             .collect::<Result<Vec<_>, _>>()?;
         let headers: Vec<_> = headers.iter().map(|text| Jsonb(text)).collect();
         let content_types: Vec<_> = messages.iter().map(|m| m.content_type.as_str()).collect();
@@ -228,10 +224,4 @@ fn answer(
     }
     let found = occupied.get(&command.id.0).cloned().map(Accepted::Occupied);
     found.ok_or_else(|| StoreError::Transient(format!("command {} vanished", command.id)))
-}
-
-pub(super) fn content_hash(bytes: &[u8]) -> Result<ContentHash, StoreError> {
-    let hash =
-        bytes.try_into().map_err(|_| StoreError::Corrupt("content_hash is not 32 bytes".into()));
-    hash.map(ContentHash)
 }

@@ -6,8 +6,7 @@ use tokio_postgres::Row;
 use super::{PostgresStore, columns, errors, pool};
 use crate::{
     message::{
-        CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, StreamId,
-        Version,
+        CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, Version,
     },
     store::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs, StoreError},
 };
@@ -155,7 +154,7 @@ pub(super) fn envelope(row: &Row) -> Result<CommandEnvelope, StoreError> {
     Ok(CommandEnvelope {
         id: CommandId(row.get(1)),
         command_type: row.get(2),
-        stream: stream(row.get(3))?,
+        stream: columns::stream(row.get(3))?,
         payload: RawJson::from_trusted(row.get(4)),
         metadata: columns::metadata(row.get(5))?,
         expected_version: row.get::<_, Option<i64>>(6).map(Version),
@@ -169,7 +168,7 @@ fn event_entry(row: &Row) -> Result<Entry, StoreError> {
         offset: Offset(row.get(0)),
         recorded_at: row.get(1),
         event: EventEnvelope {
-            stream: stream(row.get(2))?,
+            stream: columns::stream(row.get(2))?,
             version: Version(row.get(3)),
             event_type: row.get(4),
             schema_version: row.get(5),
@@ -178,8 +177,4 @@ fn event_entry(row: &Row) -> Result<Entry, StoreError> {
             metadata: columns::metadata(row.get(8))?,
         },
     }))
-}
-
-pub(super) fn stream(text: &str) -> Result<StreamId, StoreError> {
-    text.parse().map_err(|error| StoreError::Corrupt(format!("stream `{text}`: {error}")))
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
-use super::{PostgresStore, append::Appended, errors, logs, pool};
+use super::{PostgresStore, append::Appended, columns, errors, logs, pool};
 use crate::{
     message::{Offset, Partition, Route},
     store::{Outbox, OutboxPage, OutboxRow, StoreError},
@@ -153,9 +153,7 @@ fn outbox_row(row: &Row) -> Result<OutboxRow, StoreError> {
         (other, _) => return Err(StoreError::Corrupt(format!("there is no route {other}"))),
     };
     let headers: Option<String> = row.get(11);
-    let headers: std::collections::BTreeMap<String, String> = headers
-        .map_or(Ok(std::collections::BTreeMap::default()), |text| serde_json::from_str(&text))
-        .map_err(|error| StoreError::Corrupt(format!("outbox.headers: {error}")))?;
+    let headers = columns::headers(headers.as_deref())?;
     let transaction = row.get::<_, &str>(13).parse();
     Ok(OutboxRow {
         id: row.get(1),
@@ -168,7 +166,7 @@ fn outbox_row(row: &Row) -> Result<OutboxRow, StoreError> {
         age_ms: row.get(8),
         correlation_id: row.get(9),
         content_type: row.get(10),
-        headers: headers.into_iter().collect(),
+        headers,
         body: row.get(12),
     })
 }

@@ -3,21 +3,15 @@
 use async_trait::async_trait;
 use sqlx::{Row, postgres::PgRow};
 
-use super::{PostgresStore, columns, commit::positions, errors, intake, logs};
+use super::{PostgresStore, columns, errors};
 use crate::{
-    message::{
-        CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Timestamp, Version,
-    },
+    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
     store::{
         CommandFilter, CommandRecord, DocumentRow, Page, Queries, StoreError, StoredStreamEvent,
         ViewRecord,
+        paging::{CommandPage, Cursor, end_of_prefix},
     },
 };
-
-/// How many commands a page of a filtered list looks at before it answers with what it has.
-const SCAN_LIMIT: i64 = 5_000;
-/// How many it reads at a time.
-const SCAN_STEP: i64 = 500;
 
 macro_rules! select_command {
     ($from:literal) => {
@@ -98,29 +92,12 @@ impl Queries for PostgresStore {
         after: Option<&str>,
         limit: i64,
     ) -> Result<Page<CommandRecord>, StoreError> {
-        let mut cursor = after.map_or(Ok(Cursor::START), Cursor::parse)?;
-        let mut items = Vec::new();
-        let mut scanned = 0;
+        let mut page = CommandPage::after(filter, after, limit)?;
         loop {
-            let step = SCAN_STEP.min(limit.max(50));
-            let rows = self.newest_commands(filter, cursor, step).await?;
-            let at_end = (rows.len() as i64) < step;
-            for row in &rows {
-                let record = command(row)?;
-                cursor = Cursor { accepted_at: record.accepted_at, id: record.id };
-                if matches(filter, &record) {
-                    items.push(record);
-                    if items.len() as i64 == limit {
-                        return Ok(Page { items, next: Some(cursor.to_text()) });
-                    }
-                }
-            }
-            scanned += rows.len() as i64;
-            if at_end {
-                return Ok(Page { items, next: None });
-            }
-            if scanned >= SCAN_LIMIT {
-                return Ok(Page { items, next: Some(cursor.to_text()) });
+            let rows = self.newest_commands(filter, page.cursor(), page.step()).await?;
+            let rows = rows.iter().map(command).collect::<Result<Vec<_>, _>>()?;
+            if let Some(page) = page.add(rows) {
+                return Ok(page);
             }
         }
     }
@@ -187,51 +164,6 @@ impl PostgresStore {
     }
 }
 
-fn matches(filter: &CommandFilter, record: &CommandRecord) -> bool {
-    filter.status.is_none_or(|status| status == record.status())
-        && filter.command_type.as_ref().is_none_or(|name| *name == record.command_type)
-}
-
-/// Where a page of commands ends: the newest that come after are older than this.
-#[derive(Clone, Copy)]
-struct Cursor {
-    accepted_at: Timestamp,
-    id: CommandId,
-}
-
-impl Cursor {
-    const START: Self = Self {
-        accepted_at: time::macros::datetime!(9999-12-31 23:59:59 UTC),
-        id: CommandId(uuid::Uuid::max()),
-    };
-
-    fn to_text(self) -> String {
-        format!("{}_{}", self.accepted_at.unix_timestamp_nanos() / 1_000, self.id)
-    }
-
-    fn parse(text: &str) -> Result<Self, StoreError> {
-        let parsed = text.split_once('_').and_then(|(micros, id)| {
-            let nanos = micros.parse::<i128>().ok()?.checked_mul(1_000)?;
-            let accepted_at = Timestamp::from_unix_timestamp_nanos(nanos).ok()?;
-            Some(Self { accepted_at, id: id.parse().ok()? })
-        });
-        parsed.ok_or_else(|| StoreError::Unstorable(format!("`{text}` is no cursor of this list")))
-    }
-}
-
-/// The least text that is greater than every text with this prefix (`None`: there is none).
-fn end_of_prefix(prefix: &str) -> Option<String> {
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
-        if let Some(next) = next {
-            chars.push(next);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
-}
-
 fn column<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
     row: &'r PgRow,
     name: &str,
@@ -244,13 +176,13 @@ fn command(row: &PgRow) -> Result<CommandRecord, StoreError> {
     Ok(CommandRecord {
         id: CommandId(column(row, "id")?),
         command_type: column(row, "type")?,
-        stream: logs::stream(column(row, "stream")?)?,
+        stream: columns::stream(column(row, "stream")?)?,
         partition,
         lane: columns::lane(column(row, "lane")?)?,
         payload: RawJson::from_trusted(column(row, "payload")?),
         metadata: columns::metadata(column(row, "metadata")?)?,
         not_before: column(row, "not_before")?,
-        content_hash: intake::content_hash(column(row, "content_hash")?)?,
+        content_hash: columns::content_hash(column(row, "content_hash")?)?,
         accepted_at: column(row, "accepted_at")?,
         scheduled: column(row, "scheduled")?,
         outcome: outcome(row, partition)?,
@@ -262,7 +194,11 @@ fn outcome(row: &PgRow, partition: Partition) -> Result<Option<Outcome>, StoreEr
     let unknown = || StoreError::Corrupt(format!("there is no outcome status {status}"));
     Ok(Some(Outcome {
         status: OutcomeStatus::from_code(status).ok_or_else(unknown)?,
-        positions: positions(partition, column(row, "first_offset")?, column(row, "events")?),
+        positions: columns::positions(
+            partition,
+            column(row, "first_offset")?,
+            column(row, "events")?,
+        ),
         version: Version(column(row, "version")?),
         reply: columns::raw(column(row, "reply")?),
         error: columns::failure(column(row, "error")?)?,

@@ -1,0 +1,171 @@
+//! Reading and clearing the outbox; promoting the schedule.
+
+use async_trait::async_trait;
+use rusqlite::{Row, params};
+
+use super::{
+    SqliteStore,
+    append::{Appended, COMMANDS, EVENTS},
+    logs::envelope,
+    transaction::{Transaction, column, numbers, partition, partition_numbers, time},
+};
+use crate::{
+    message::{Offset, Partition, Route},
+    store::{Outbox, OutboxPage, OutboxRow, StoreError, stored::headers},
+};
+
+/// A page has about this many bytes at most (and at least a row).
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The newest id that was ever given.
+const NEWEST: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'outbox'";
+
+/// Served by the primary key.
+const READ: &str = "
+    SELECT id, partition, route, queue, first_offset, entries, recorded_at, correlation_id,
+           content_type, headers, body
+      FROM outbox
+     WHERE id >= ?1 AND partition IN (SELECT value FROM json_each(?2))
+       AND id NOT IN (SELECT value FROM json_each(?3))
+     ORDER BY id LIMIT ?4";
+
+/// Served by the primary key.
+const DELETE: &str = "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?1))";
+
+/// Reads from the oldest row on.
+const DROP_AGED: &str = "
+    DELETE FROM outbox WHERE id IN (
+        SELECT id FROM outbox
+         WHERE partition IN (SELECT value FROM json_each(?1)) AND first_offset IS NOT NULL
+           AND recorded_at < ?2
+         ORDER BY id LIMIT ?3)";
+
+const DEPTH: &str = "
+    SELECT count(*), min(recorded_at)
+      FROM (SELECT recorded_at FROM outbox ORDER BY id LIMIT ?1)";
+
+/// Served by schedule_by_time and the primary key of commands.
+const DUE: &str = "
+    SELECT s.id, c.id, c.type, c.stream, c.payload, c.metadata, c.expected_version, c.reply_to,
+           c.accepted_at, s.partition
+      FROM schedule s CROSS JOIN commands c ON c.id = s.command_id
+     WHERE s.partition IN (SELECT value FROM json_each(?1)) AND s.due_at <= ?2
+     ORDER BY s.partition, s.due_at, s.id LIMIT ?3";
+
+const TAKEN: &str = "DELETE FROM schedule WHERE id IN (SELECT value FROM json_each(?1))";
+
+#[async_trait]
+impl Outbox for SqliteStore {
+    async fn read_outbox(
+        &self,
+        partitions: &[Partition],
+        bound: u64,
+        known: &[i64],
+        limit: i64,
+    ) -> Result<OutboxPage, StoreError> {
+        let (partitions, known) = (partition_numbers(partitions), numbers(known.iter().copied()));
+        let bound = i64::try_from(bound).unwrap_or(i64::MAX);
+        let page = self.engine.read(move |transaction| {
+            // One writer: ids are in commit order, and what this snapshot does not hold gets an id
+            // beyond the newest one.
+            let next_bound = transaction.number(NEWEST, ())?.unsigned_abs() + 1;
+            let params = params![bound, partitions, known, limit];
+            let bytes = |row: &OutboxRow| row.body.len();
+            let read = |row: &Row<'_>| outbox_row(row, transaction.now);
+            let rows = transaction.within(PAGE_BYTES, READ, params, bytes, read)?;
+            Ok(OutboxPage { rows, next_bound })
+        });
+        page.await
+    }
+
+    async fn drop_aged(
+        &self,
+        partitions: &[Partition],
+        age_ms: i64,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        let partitions = partition_numbers(partitions);
+        let dropped = self.engine.write(move |transaction| {
+            let before = transaction.now.saturating_sub(age_ms.saturating_mul(1_000));
+            transaction.execute(DROP_AGED, params![partitions, before, limit])
+        });
+        Ok(dropped.await? as u64)
+    }
+
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids = numbers(ids.iter().copied());
+        self.engine.write(move |transaction| transaction.execute(DELETE, [ids])).await?;
+        Ok(())
+    }
+
+    async fn outbox_depth(&self, limit: i64) -> Result<(i64, i64), StoreError> {
+        let depth = self.engine.read(move |transaction| {
+            let depth = transaction.first(DEPTH, [limit], |row| {
+                let oldest: Option<i64> = column(row, 1)?;
+                let age = oldest.map_or(0, |oldest| age_ms(transaction.now, oldest));
+                Ok((column(row, 0)?, age))
+            })?;
+            Ok(depth.unwrap_or_default())
+        });
+        depth.await
+    }
+
+    async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError> {
+        let partitions = partition_numbers(partitions);
+        self.engine.write(move |transaction| promote_due(transaction, &partitions, limit)).await
+    }
+}
+
+fn promote_due(
+    transaction: &Transaction<'_>,
+    partitions: &str,
+    limit: i64,
+) -> Result<usize, StoreError> {
+    let due = transaction.all(DUE, params![partitions, transaction.now, limit], |row| {
+        Ok((column::<i64>(row, 0)?, partition(row, 9)?, envelope(row)?))
+    })?;
+    if due.is_empty() {
+        return Ok(0);
+    }
+    transaction.execute(TAKEN, [numbers(due.iter().map(|(id, ..)| *id))])?;
+    let count = due.len();
+    let mut appended = Appended::new();
+    for (_, partition, command) in due {
+        appended.entry(partition).or_default().push(command);
+    }
+    transaction.append(&appended)?;
+    Ok(count)
+}
+
+fn age_ms(now: i64, then: i64) -> i64 {
+    now.saturating_sub(then) / 1_000
+}
+
+fn outbox_row(row: &Row<'_>, now: i64) -> Result<OutboxRow, StoreError> {
+    let id: i64 = column(row, 0)?;
+    let partition = partition(row, 1)?;
+    let route = match (column::<i16>(row, 2)?, column::<Option<String>>(row, 3)?) {
+        (COMMANDS, _) => Route::Commands(partition),
+        (EVENTS, _) => Route::Events(partition),
+        (3, Some(queue)) => Route::Reply { queue },
+        (4, _) => Route::IntakeDeadLetter,
+        (other, _) => return Err(StoreError::Corrupt(format!("there is no route {other}"))),
+    };
+    Ok(OutboxRow {
+        id,
+        transaction: id.unsigned_abs(),
+        partition,
+        route,
+        first_offset: column::<Option<i64>>(row, 4)?.map(Offset),
+        entries: column(row, 5)?,
+        recorded_at: time(row, 6)?,
+        age_ms: age_ms(now, column(row, 6)?),
+        correlation_id: column(row, 7)?,
+        content_type: column(row, 8)?,
+        headers: headers(column::<Option<String>>(row, 9)?.as_deref())?,
+        body: column(row, 10)?,
+    })
+}

@@ -1,0 +1,122 @@
+//! Maintaining views: documents and checkpoints in one transaction.
+
+use async_trait::async_trait;
+use rusqlite::{Row, params};
+
+use super::{
+    SqliteStore, storable,
+    transaction::{Transaction, column},
+};
+use crate::{
+    message::RawJson,
+    store::{
+        CheckpointMove, DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, LogKind,
+        StoreError, ViewCommit, ViewDocuments, Views,
+        stored::{as_of, as_of_json, raw},
+    },
+};
+
+/// Served by the primary key.
+const LOAD: &str = "SELECT key, version, value, as_of FROM views WHERE view = ?1 AND key = ?2";
+
+/// A document that only one partition may feed is not written by another.
+const WRITE: &str = "
+    INSERT INTO views AS v (view, key, partition, version, value, as_of, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    ON CONFLICT (view, key) DO UPDATE
+       SET version = excluded.version, value = excluded.value, as_of = excluded.as_of,
+           updated_at = excluded.updated_at, partition = excluded.partition
+     WHERE excluded.partition IS NULL OR v.partition IS excluded.partition";
+
+#[async_trait]
+impl Views for SqliteStore {
+    async fn load_documents(
+        &self,
+        view: &str,
+        keys: &[String],
+    ) -> Result<ViewDocuments, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (view, keys) = (view.to_owned(), keys.to_vec());
+        self.engine.read(move |transaction| transaction.load_documents(&view, &keys)).await
+    }
+
+    async fn commit_view(&self, commit: ViewCommit) -> Result<(), StoreError> {
+        let ViewCommit { view, documents, checkpoints } = commit;
+        let committed = self
+            .engine
+            .write(move |transaction| transaction.commit_view(&view, &documents, &checkpoints));
+        committed.await
+    }
+
+    async fn fold_shared(
+        &self,
+        request: FoldRequest,
+        fold: FoldDocuments<'_>,
+    ) -> Result<(), StoreError> {
+        let FoldRequest { view, keys, checkpoints } = request;
+        let loaded_view = view.clone();
+        self.engine
+            .converse(
+                move |transaction| transaction.load_documents(&loaded_view, &keys),
+                fold,
+                move |transaction, documents: Vec<DocumentWrite>| {
+                    transaction.commit_view(&view, &documents, &checkpoints)
+                },
+            )
+            .await
+    }
+}
+
+impl Transaction<'_> {
+    /// In the order of the keys.
+    fn load_documents(&self, view: &str, keys: &[String]) -> Result<ViewDocuments, StoreError> {
+        let load = |key: &String| {
+            let found = self.first(LOAD, params![view, key], document)?;
+            let absent =
+                || DocumentRow { key: key.clone(), version: 0, value: None, as_of: Vec::new() };
+            Ok(found.unwrap_or_else(absent))
+        };
+        keys.iter().map(load).collect()
+    }
+
+    fn commit_view(
+        &self,
+        view: &str,
+        documents: &[DocumentWrite],
+        checkpoints: &[CheckpointMove],
+    ) -> Result<(), StoreError> {
+        for document in documents {
+            let value = document.value.as_ref().map(RawJson::as_str);
+            let written = self.execute(
+                WRITE,
+                params![
+                    storable::text(view)?,
+                    storable::text(&document.key)?,
+                    document.partition.map(|partition| partition.0),
+                    document.version,
+                    storable::maybe_json(value)?,
+                    as_of_json(&document.as_of),
+                    self.now,
+                ],
+            )?;
+            if written == 0 {
+                return Err(StoreError::ScopeViolated(format!(
+                    "a document of view {view} is fed by two partitions, but its projection \
+                     declares scope Stream"
+                )));
+            }
+        }
+        self.move_checkpoints(LogKind::Events, checkpoints)
+    }
+}
+
+pub(super) fn document(row: &Row<'_>) -> Result<DocumentRow, StoreError> {
+    Ok(DocumentRow {
+        key: column(row, 0)?,
+        version: column(row, 1)?,
+        value: raw(column(row, 2)?),
+        as_of: as_of(&column::<String>(row, 3)?)?,
+    })
+}
