@@ -86,7 +86,7 @@ pub(super) enum Gauges {
     #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
     Services(Arc<crate::store::postgres::PostgresStore>, crate::broker::rabbitmq::RabbitBroker),
     #[cfg(feature = "embedded")]
-    Embedded(crate::broker::local::LocalBroker),
+    Embedded,
 }
 
 impl Backing {
@@ -167,6 +167,6 @@ mod embedded {
         let opened = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await;
         let store = Arc::new(opened.map_err(|error| StoreError::Internal(error.to_string()))??);
         let broker = LocalBroker::new(LocalSettings::default(), store.identity().partitions);
-        Ok(Opened { store, broker: Arc::new(broker.clone()), gauges: Gauges::Embedded(broker) })
+        Ok(Opened { store, broker: Arc::new(broker), gauges: Gauges::Embedded })
     }
 }

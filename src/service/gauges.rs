@@ -51,7 +51,7 @@ impl Gauges {
                 }
             }
             #[cfg(feature = "embedded")]
-            Self::Embedded(_) => {} // The broker in the process keeps its own gauges.
+            Self::Embedded => {} // The broker in the process keeps its own gauges.
         }
     }
 }

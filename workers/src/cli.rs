@@ -189,6 +189,9 @@ pub struct VerifyArgs {
     /// A client's record of answers (NDJSON of {"id", "code"}): each 202 must have its outcome.
     #[arg(long, value_name = "FILE")]
     pub answers: Option<PathBuf>,
+    /// The SQLite file of an embedded service (or its directory), instead of a PostgreSQL.
+    #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
+    pub sqlite: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

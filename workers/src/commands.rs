@@ -10,6 +10,7 @@ use crate::{
         BenchArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs, VerifyArgs,
     },
     config::{self, Config, ConfigError},
+    database::Source,
     demo::{self, DemoError},
     log,
     run::{self, RunError},
@@ -93,7 +94,11 @@ async fn carry_over(args: MoveArgs) -> Result<ExitCode, Failure> {
 
 async fn audit(args: VerifyArgs) -> Result<ExitCode, Failure> {
     let config = begin(args.config.load_quietly())?;
-    let report = verify::verify(config.require_database()?, args.answers.as_deref()).await?;
+    let source = match &args.sqlite {
+        Some(file) => Source::sqlite(file),
+        None => config.database(),
+    };
+    let report = verify::verify(&source, args.answers.as_deref()).await?;
     if args.json {
         println!("{}", report.to_json());
     } else {

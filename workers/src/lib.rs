@@ -8,7 +8,7 @@ pub mod carry;
 pub mod cli;
 pub mod commands;
 pub mod config;
-mod database;
+pub mod database;
 pub mod demo;
 pub mod load;
 pub mod log;

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use crate::{
     cli::{BenchArgs, Scenario},
     config::{Config, ConfigError},
+    database::Source,
     load::LoadError,
     run::RunError,
     verify::{VerifyError, verify},
@@ -57,7 +58,7 @@ pub async fn run(args: &BenchArgs, config: &Config) -> Result<bool, BenchError> 
         figures.begin(name);
         scenarios::measure(*scenario, &site, &mut figures).await?;
     }
-    let audit = verify(config.require_database()?, None).await?;
+    let audit = verify(&Source::postgres(config.require_database()?), None).await?;
     println!("{}", figures.to_text());
     println!("{}", audit.to_text());
     if args.json {

@@ -8,6 +8,7 @@ use super::BenchError;
 use crate::{
     cli::BenchArgs,
     config::{Config, Roles},
+    database::Source,
     load::{
         Followers, Measured, Measurement, Plan, Target, Until, WaitFor, Watch, Workload, measure,
         open_accounts,
@@ -84,7 +85,7 @@ impl Site<'_> {
 
     /// Opens accounts and drives a load to its end.
     pub(super) async fn load(&self, target: &Target, shape: Shape) -> Result<Measured, BenchError> {
-        let database_url = self.config.require_database()?;
+        let database = &Source::postgres(self.config.require_database()?);
         let workload = Workload::new(self.args.seed, shape.accounts);
         open_accounts(target, &workload).await?;
         if shape.wait_for == WaitFor::Visible {
@@ -104,7 +105,7 @@ impl Site<'_> {
         };
         let measurement = Measurement {
             plan,
-            database_url,
+            database,
             amqp_url: self.config.broker.url.expose(),
             wait_for: shape.wait_for,
             patience: self.patience(),
@@ -114,7 +115,8 @@ impl Site<'_> {
 
     /// Waits until nothing is left to do.
     pub(super) async fn drain(&self) -> Result<(), BenchError> {
-        let mut watch = Watch::new(self.config.require_database()?, self.patience());
+        let mut watch =
+            Watch::new(&Source::postgres(self.config.require_database()?), self.patience());
         watch.until(WaitFor::Visible, || true, |_| {}).await?;
         Ok(())
     }

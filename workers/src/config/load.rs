@@ -8,7 +8,10 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
+use adjutant::service::EmbeddedSettings;
+
 use super::{Config, DEFAULT, environment, known_keys};
+use crate::database::Source;
 
 /// What is wrong with the configuration, all of it at once.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +183,15 @@ impl Config {
             ])),
             (true, false) => Err(half("broker.url", "database.url", "ADJUTANT_DATABASE_URL")),
             (false, true) => Err(half("database.url", "broker.url", "ADJUTANT_AMQP_URL")),
+        }
+    }
+
+    /// The database, wherever it is.
+    pub fn database(&self) -> Source {
+        if self.database.url.is_empty() {
+            Source::sqlite(&self.embedded.directory.join(EmbeddedSettings::DATABASE))
+        } else {
+            Source::Postgres(self.database.url.clone())
         }
     }
 

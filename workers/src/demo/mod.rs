@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     cli::DemoArgs,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Place},
     load::{
         AnswersFile, ClientError, Connection, Followers, LoadError, Measurement, Plan, Target,
         Until, WaitFor, Watch, Workload, measure, open_accounts,
@@ -56,14 +56,14 @@ impl DemoError {
 
 /// Runs the demo and prints its report; answers whether everything went well.
 pub async fn run(args: &DemoArgs, config: &Config) -> Result<bool, DemoError> {
-    let database_url = config.require_database()?;
+    let database = &config.database();
     let (service, target) = reach(args, config).await?;
     let workload = Workload::new(args.seed, args.accounts);
     let patience = Duration::from_secs(args.patience);
 
     eprintln!("opening {} accounts …", args.accounts);
     open_accounts(&target, &workload).await?;
-    Watch::new(database_url, patience).until(WaitFor::Visible, || true, |_| {}).await?;
+    Watch::new(database, patience).until(WaitFor::Visible, || true, |_| {}).await?;
 
     let answers = args.answers_out.as_deref().map(AnswersFile::create).transpose()?.map(Arc::new);
     let plan = Plan {
@@ -80,14 +80,14 @@ pub async fn run(args: &DemoArgs, config: &Config) -> Result<bool, DemoError> {
     let bars = StageBars::new(args.commands);
     let amqp_url = config.broker.url.expose();
     let measurement =
-        Measurement { plan, database_url, amqp_url, wait_for: WaitFor::Visible, patience };
+        Measurement { plan, database, amqp_url, wait_for: WaitFor::Visible, patience };
     let measured = measure(measurement, |stages| bars.show(stages)).await?;
     bars.finish();
     if let Some(answers) = &answers {
         answers.finish()?;
     }
 
-    let audit = verify(database_url, args.answers_out.as_deref()).await?;
+    let audit = verify(database, args.answers_out.as_deref()).await?;
     if let Some(service) = service {
         service.stop().await;
     }
@@ -107,7 +107,12 @@ async fn reach(args: &DemoArgs, config: &Config) -> Result<(Option<Running>, Tar
         answers(&target).await?;
         return Ok((None, target));
     }
-    config.require_urls()?;
+    if let Place::Embedded(directory) = config.place()? {
+        println!(
+            "The demo runs embedded: every role in this process, data in {}.",
+            directory.display()
+        );
+    }
     let service = start_roles(config).await?;
     let api = service.api().ok_or_else(|| DemoError::NoIngress(format!("{:?}", config.roles)))?;
     Ok((Some(service), Target::new(&format!("http://{api}"), token)?))

@@ -45,7 +45,10 @@ impl DemoReport<'_> {
         let size = |size: Option<f64>| size.map_or("–".to_owned(), |size| format!("{size:.1}"));
         let sources = measured.all_entries();
         let cpu = &measured.cpu;
-        let part = |seconds: Option<f64>| seconds.map_or("?".to_owned(), |s| format!("{s:.1} s"));
+        // A part that is not there, or runs elsewhere, is left out.
+        let part = |seconds: Option<f64>, name: &str| {
+            seconds.map_or(String::new(), |seconds| format!(", {seconds:.1} s {name}"))
+        };
         vec![
             (
                 "commands",
@@ -77,10 +80,10 @@ impl DemoReport<'_> {
             (
                 "CPU",
                 format!(
-                    "{:.1} s bank, {} PostgreSQL, {} RabbitMQ: {:.2} s per 1,000 commands",
+                    "{:.1} s bank{}{}: {:.2} s per 1,000 commands",
                     cpu.bank,
-                    part(cpu.postgresql),
-                    part(cpu.rabbitmq),
+                    part(cpu.postgresql, "PostgreSQL"),
+                    part(cpu.rabbitmq, "RabbitMQ"),
                     measured.cpu_per_thousand()
                 ),
             ),

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use super::proc_fs;
-use crate::database;
+use crate::database::{self, Source};
 
 /// CPU seconds by part; `null` where a part runs elsewhere or may not be looked at.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -57,9 +57,12 @@ pub struct CpuMeter {
 
 impl CpuMeter {
     /// Finds the parts and starts.
-    pub async fn start(database_url: &str, amqp_url: &str) -> Self {
+    pub async fn start(database: &Source, amqp_url: &str) -> Self {
         let broker = port_here(amqp_url, 5672).and_then(proc_fs::listener_on);
-        let postmaster = postmaster(database_url).await;
+        let postmaster = match database {
+            Source::Postgres(url) => postmaster(url.expose()).await,
+            Source::Sqlite(_) => None, // It runs in the service's own threads.
+        };
         let mut meter = Self {
             postmaster,
             broker,

@@ -1,10 +1,9 @@
 //! Figures that only the database knows.
 
 use serde::Serialize;
-use sqlx::Row;
 use time::OffsetDateTime;
 
-use crate::database;
+use crate::database::{Connection, DatabaseError, Parameter, Question, Source};
 
 /// How many items a transaction carried on average, by stage; `null` if there was none.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -18,21 +17,28 @@ pub struct BatchSizes {
 }
 
 /// The database's clock.
-pub async fn clock(url: &str) -> sqlx::Result<OffsetDateTime> {
-    let mut connection = database::connect(url).await?;
-    sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await
+pub async fn clock(source: &Source) -> Result<OffsetDateTime, DatabaseError> {
+    if let Source::Sqlite(_) = source {
+        return Ok(OffsetDateTime::now_utc()); // A file has no clock: the service's is this machine's.
+    }
+    let mut connection = Connection::open(source).await?;
+    connection.one(Question::plain("SELECT clock_timestamp() AS now")).await?.time("now")
 }
 
 /// Batch sizes since a moment of the database's clock.
-pub async fn batch_sizes(url: &str, since: OffsetDateTime) -> sqlx::Result<BatchSizes> {
-    let mut connection = database::connect(url).await?;
-    let row = sqlx::query(include_str!("queries/batch_sizes.sql"))
-        .bind(since)
-        .fetch_one(&mut connection)
-        .await?;
+pub async fn batch_sizes(
+    source: &Source,
+    since: OffsetDateTime,
+) -> Result<BatchSizes, DatabaseError> {
+    let mut connection = Connection::open(source).await?;
+    let question = Question::by_dialect(
+        include_str!("queries/batch_sizes.sql"),
+        include_str!("queries/sqlite/batch_sizes.sql"),
+    );
+    let row = connection.one(question.with(Parameter::Time(since))).await?;
     Ok(BatchSizes {
-        accepted: row.try_get("accepted")?,
-        executed: row.try_get("executed")?,
-        projected: row.try_get("projected")?,
+        accepted: row.optional_real("accepted")?,
+        executed: row.optional_real("executed")?,
+        projected: row.optional_real("projected")?,
     })
 }

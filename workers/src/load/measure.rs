@@ -13,6 +13,7 @@ use super::{
     BatchSizes, CpuMeter, CpuSeconds, Entries, Load, LoadError, MemoryMeter, Percentiles, Plan,
     Reached, Sent, Sources, Watch, Watermarks, batch_sizes, clock,
 };
+use crate::database::Source;
 
 /// How long commands that are still followed may take after everything is visible.
 const LAST_FOLLOWED: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ pub struct Measurement<'a> {
     /// What is sent.
     pub plan: Plan,
     /// The database behind the API.
-    pub database_url: &'a str,
+    pub database: &'a Source,
     /// The broker, for its CPU time; empty if unknown.
     pub amqp_url: &'a str,
     /// What it ends with.
@@ -115,14 +116,14 @@ pub async fn measure(
     measurement: Measurement<'_>,
     show: impl Fn(&Stages),
 ) -> Result<Measured, LoadError> {
-    let Measurement { plan, database_url, amqp_url, wait_for, patience } = measurement;
+    let Measurement { plan, database, amqp_url, wait_for, patience } = measurement;
     let followers = plan.followers.clone();
-    let mut watch = Watch::new(database_url, patience);
-    let sources = Sources::watch(&plan.target, clock(database_url).await?).await;
+    let mut watch = Watch::new(database, patience);
+    let sources = Sources::watch(&plan.target, clock(database).await?).await;
     let before = watch.look().await?;
-    let since = clock(database_url).await?;
+    let since = clock(database).await?;
     let memory = MemoryMeter::start();
-    let mut cpu = CpuMeter::start(database_url, amqp_url).await;
+    let mut cpu = CpuMeter::start(database, amqp_url).await;
     let seconds = SecondBySecond::default();
 
     let (load, sending) = Load::start(plan);
@@ -182,7 +183,7 @@ pub async fn measure(
         submit_to_outcome: percentiles(super::Followers::to_outcome),
         submit_to_visible: percentiles(super::Followers::to_visible),
         lost_from_sight: followers.map_or(0, |followers| followers.lost()),
-        batch_sizes: batch_sizes(database_url, since).await?,
+        batch_sizes: batch_sizes(database, since).await?,
         rss_mb: if cpu.largest_process_mb() > 0.0 {
             cpu.largest_process_mb()
         } else {

@@ -43,7 +43,7 @@ pub enum LoadError {
     Answer(String),
     /// The database does not answer.
     #[error("the database does not answer: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] crate::database::DatabaseError),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}")]
     File {

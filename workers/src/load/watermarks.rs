@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{PgConnection, Row};
-
 use super::{LoadError, WaitFor};
-use crate::database;
+use crate::database::{Connection, DatabaseError, Question, Source};
 
 /// How often the database is asked.
 const PACE: Duration = Duration::from_millis(40);
@@ -43,32 +41,35 @@ pub struct Reached {
 
 /// Watches the watermarks over a connection of its own, made again when it breaks.
 pub struct Watch {
-    url: String,
-    connection: Option<PgConnection>,
+    source: Source,
+    connection: Option<Connection>,
     patience: Duration,
 }
 
 impl Watch {
     /// Watches a database; gives up when nothing has moved for `patience`.
-    pub fn new(url: &str, patience: Duration) -> Self {
-        Self { url: url.to_owned(), connection: None, patience }
+    pub fn new(source: &Source, patience: Duration) -> Self {
+        Self { source: source.clone(), connection: None, patience }
     }
 
     /// Where everything is now.
-    pub async fn look(&mut self) -> sqlx::Result<Watermarks> {
+    pub async fn look(&mut self) -> Result<Watermarks, DatabaseError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => database::connect(&self.url).await?,
+            None => Connection::open(&self.source).await?,
         };
-        let row =
-            sqlx::query(include_str!("queries/watermarks.sql")).fetch_one(&mut connection).await?;
+        let question = Question::by_dialect(
+            include_str!("queries/watermarks.sql"),
+            include_str!("queries/sqlite/watermarks.sql"),
+        );
+        let row = connection.one(question).await?;
         self.connection = Some(connection);
         Ok(Watermarks {
-            commands: row.try_get("commands")?,
-            executed: row.try_get("executed")?,
-            events: row.try_get("events")?,
-            balances: row.try_get("balances")?,
-            statements: row.try_get("statements")?,
+            commands: row.integer("commands")?,
+            executed: row.integer("executed")?,
+            events: row.integer("events")?,
+            balances: row.integer("balances")?,
+            statements: row.integer("statements")?,
         })
     }
 

@@ -6,12 +6,12 @@ use time::OffsetDateTime;
 
 /// An event as it is stored.
 pub(super) struct Event {
-    pub(super) partition: i16,
+    pub(super) partition: i64,
     pub(super) offset: i64,
     pub(super) stream: String,
     pub(super) version: i64,
     pub(super) kind: String,
-    pub(super) schema_version: i16,
+    pub(super) schema_version: i64,
     pub(super) data: Value,
     pub(super) recorded_at: OffsetDateTime,
 }

@@ -4,12 +4,13 @@
 use std::{collections::HashMap, path::Path};
 
 use serde::Deserialize;
-use sqlx::Row;
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use uuid::Uuid;
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Check, VerifyError, snapshot::Snapshot};
+use super::{Check, VerifyError};
+use crate::database::{Connection, DatabaseError, Parameter, Question};
 
 /// How many ids one query asks for.
 const PAGE: usize = 5_000;
@@ -22,7 +23,7 @@ struct Answer {
 }
 
 pub(super) async fn check(
-    snapshot: &mut Snapshot,
+    database: &mut Connection,
     path: &Path,
     check: &mut Check,
 ) -> Result<(), VerifyError> {
@@ -31,7 +32,7 @@ pub(super) async fn check(
         line,
         reason,
     };
-    let buckets = snapshot.number(include_str!("queries/partitions.sql")).await?;
+    let buckets = super::partitions(database).await?;
     let file = tokio::fs::File::open(path).await.map_err(|error| wrong(0, error.to_string()))?;
     let mut lines = BufReader::new(file).lines();
     let mut page = Vec::with_capacity(PAGE);
@@ -49,29 +50,30 @@ pub(super) async fn check(
             page.push(answer.id);
         }
         if page.len() == PAGE {
-            ask(snapshot, buckets.unsigned_abs(), &page, check).await?;
+            ask(database, buckets, &page, check).await?;
             page.clear();
         }
     }
-    ask(snapshot, buckets.unsigned_abs(), &page, check).await?;
+    ask(database, buckets, &page, check).await?;
     Ok(())
 }
 
 async fn ask(
-    snapshot: &mut Snapshot,
+    database: &mut Connection,
     buckets: u64,
     ids: &[Uuid],
     check: &mut Check,
-) -> sqlx::Result<()> {
-    let bucket = |id: &Uuid| (xxh64(id.as_bytes(), 0) % buckets.max(1)) as i16;
-    let rows = sqlx::query(include_str!("queries/answered_commands.sql"))
-        .bind(ids.iter().map(bucket).collect::<Vec<i16>>())
-        .bind(ids)
-        .fetch_all(&mut snapshot.main)
-        .await?;
-    let mut settled: HashMap<Uuid, bool> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        settled.insert(row.try_get("id")?, row.try_get("settled")?);
+) -> Result<(), DatabaseError> {
+    let bucket = |id: &Uuid| xxh64(id.as_bytes(), 0) % buckets.max(1);
+    let asked = ids.iter().map(|id| json!({ "bucket": bucket(id), "id": id })).collect();
+    let question = Question::by_dialect(
+        include_str!("queries/answered_commands.sql"),
+        include_str!("queries/sqlite/answered_commands.sql"),
+    );
+    let mut rows = database.ask(question.with(Parameter::Json(asked)));
+    let mut settled: HashMap<Uuid, bool> = HashMap::with_capacity(ids.len());
+    while let Some(row) = rows.next().await? {
+        settled.insert(row.uuid("id")?, row.boolean("settled")?);
     }
     for id in ids {
         match settled.get(id) {

@@ -12,9 +12,9 @@ use std::collections::HashSet;
 #[derive(Debug, Default)]
 pub(super) struct Damage {
     /// Events that nothing vouches for, by partition and offset.
-    unvouched: HashSet<(i16, i64)>,
+    unvouched: HashSet<(i64, i64)>,
     /// The streams of those, by partition.
-    unvouched_streams: HashSet<(i16, String)>,
+    unvouched_streams: HashSet<(i64, String)>,
     /// Events of which there is neither command nor outcome.
     pub(super) orphans: Vec<String>,
     /// Streams whose fold is unknown.
@@ -24,18 +24,18 @@ pub(super) struct Damage {
 }
 
 impl Damage {
-    pub(super) fn unvouched_event(&mut self, partition: i16, offset: i64, stream: &str) {
+    pub(super) fn unvouched_event(&mut self, partition: i64, offset: i64, stream: &str) {
         self.unvouched.insert((partition, offset));
         self.unvouched_streams.insert((partition, stream.to_owned()));
         self.broken_stream(stream.to_owned());
     }
 
-    pub(super) fn is_unvouched(&self, partition: i16, offset: i64) -> bool {
+    pub(super) fn is_unvouched(&self, partition: i64, offset: i64) -> bool {
         self.unvouched.contains(&(partition, offset))
     }
 
     /// Whether a stream has such events in a partition.
-    pub(super) fn has_unvouched(&self, partition: i16, stream: &str) -> bool {
+    pub(super) fn has_unvouched(&self, partition: i64, stream: &str) -> bool {
         !self.unvouched_streams.is_empty()
             && self.unvouched_streams.contains(&(partition, stream.to_owned()))
     }

@@ -1,13 +1,13 @@
 //! The documents of a view in order, one at a time.
 
-use futures_util::{TryStreamExt, stream::BoxStream};
 use serde_json::Value;
-use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use crate::database::{Connection, DatabaseError, Question, Row, Rows};
 
 /// A document as it is stored.
 pub(super) struct Document {
     pub(super) key: String,
-    pub(super) partition: Option<i16>,
+    pub(super) partition: Option<i64>,
     pub(super) version: i64,
     pub(super) value: Value,
     pub(super) as_of: Value,
@@ -35,36 +35,39 @@ impl Document {
         &self.account
     }
 
-    fn read(row: &PgRow) -> sqlx::Result<Self> {
+    fn read(row: &Row) -> Result<Self, DatabaseError> {
         Ok(Self {
-            account: row.try_get("account")?,
-            key: row.try_get("key")?,
-            partition: row.try_get("partition")?,
-            version: row.try_get("version")?,
-            value: row.try_get("value")?,
-            as_of: row.try_get("as_of")?,
+            account: row.text("account")?.to_owned(),
+            key: row.text("key")?.to_owned(),
+            partition: row.optional_integer("partition")?,
+            version: row.integer("version")?,
+            value: row.json("value")?,
+            as_of: row.json("as_of")?,
         })
     }
 }
 
 /// A view's documents, in the order of [`Place`].
 pub(super) struct Documents<'c> {
-    rows: BoxStream<'c, sqlx::Result<PgRow>>,
+    rows: Rows<'c>,
     next: Option<Document>,
 }
 
 impl<'c> Documents<'c> {
     pub(super) async fn read(
-        connection: &'c mut PgConnection,
-        sql: &'static str,
-    ) -> sqlx::Result<Self> {
-        let mut documents = Self { rows: sqlx::query(sql).fetch(connection), next: None };
+        connection: &'c mut Connection,
+        question: Question,
+    ) -> Result<Self, DatabaseError> {
+        let mut documents = Self { rows: connection.ask(question), next: None };
         documents.advance().await?;
         Ok(documents)
     }
 
     /// Takes the next document if it stands at or before a place.
-    pub(super) async fn take_until(&mut self, place: &Place<'_>) -> sqlx::Result<Option<Document>> {
+    pub(super) async fn take_until(
+        &mut self,
+        place: &Place<'_>,
+    ) -> Result<Option<Document>, DatabaseError> {
         match &self.next {
             Some(next) if next.place() <= *place => self.take().await,
             _ => Ok(None),
@@ -72,7 +75,7 @@ impl<'c> Documents<'c> {
     }
 
     /// Takes the next document.
-    pub(super) async fn take(&mut self) -> sqlx::Result<Option<Document>> {
+    pub(super) async fn take(&mut self) -> Result<Option<Document>, DatabaseError> {
         let taken = self.next.take();
         if taken.is_some() {
             self.advance().await?;
@@ -80,8 +83,8 @@ impl<'c> Documents<'c> {
         Ok(taken)
     }
 
-    async fn advance(&mut self) -> sqlx::Result<()> {
-        self.next = match self.rows.try_next().await? {
+    async fn advance(&mut self) -> Result<(), DatabaseError> {
+        self.next = match self.rows.next().await? {
             Some(row) => Some(Document::read(&row)?),
             None => None,
         };

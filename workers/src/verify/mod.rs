@@ -1,8 +1,8 @@
 //! `bank verify`: audits a database after the fact, from plain SQL and a fold of its own. It knows
 //! nothing of the run that filled it, and shares no code with the processes that did.
 //!
-//! All questions are asked in one read-only REPEATABLE READ snapshot. Answers are streamed, so that
-//! memory does not grow with the database. Each kind of damage is one check's business: a missing
+//! All questions are asked of one read-only snapshot. Answers are streamed, so that memory does not
+//! grow with the database. Each kind of damage is one check's business: a missing
 //! event is a hole and nothing else, although outcomes and views refer to it; see `damage`.
 
 mod accounts_fold;
@@ -13,22 +13,21 @@ mod no_holes;
 mod outcomes;
 mod rejected;
 mod report;
-mod snapshot;
 mod views;
 
 pub use report::{Check, Counts, Report};
 
 use std::path::Path;
 
+use crate::database::{Connection, DatabaseError, Question, Snapshot, Source};
 use damage::Damage;
-use snapshot::Snapshot;
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The database did not answer, or is not one of ours.
     #[error("the database cannot be audited: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] DatabaseError),
     /// The file of answered commands cannot be read.
     #[error("{path}, line {line}: {reason}")]
     Answers {
@@ -42,18 +41,25 @@ pub enum VerifyError {
 }
 
 /// Runs every check. `answers` is a client's NDJSON of answered commands.
-pub async fn verify(database_url: &str, answers: Option<&Path>) -> Result<Report, VerifyError> {
-    let mut snapshot = Snapshot::open(database_url).await?;
+pub async fn verify(source: &Source, answers: Option<&Path>) -> Result<Report, VerifyError> {
+    let mut snapshot = Snapshot::open(source).await?;
     let mut damage = Damage::default();
-    let rejected = rejected::check(&mut snapshot, &mut damage).await?;
-    let no_holes = no_holes::check(&mut snapshot, &mut damage).await?;
-    let mut outcomes = outcomes::check(&mut snapshot, &damage).await?;
+    let main = &mut snapshot.main;
+    let rejected = rejected::check(main, &mut damage).await?;
+    let no_holes = no_holes::check(main, &mut damage).await?;
+    let mut outcomes = outcomes::check(main, &damage).await?;
     if let Some(path) = answers {
-        answers::check(&mut snapshot, path, &mut outcomes).await?;
+        answers::check(main, path, &mut outcomes).await?;
     }
     let views = views::check(&mut snapshot, &damage).await?;
-    let counts = report::counts(&mut snapshot).await?;
-    let behind = report::groups_behind(&mut snapshot).await?;
+    let counts = report::counts(&mut snapshot.main).await?;
+    let behind = report::groups_behind(&mut snapshot.main).await?;
     snapshot.close().await;
     Ok(Report { checks: [outcomes, views, no_holes, rejected], counts, behind })
+}
+
+/// How many partitions the database has.
+async fn partitions(database: &mut Connection) -> Result<u64, DatabaseError> {
+    let row = database.one(Question::plain(include_str!("queries/partitions.sql"))).await?;
+    Ok(row.integer("partitions")?.unsigned_abs())
 }

@@ -1,12 +1,11 @@
 //! `no_holes`: both logs of every partition count 1, 2, 3 … up to the last entry that anybody has
 //! seen, streams count their versions likewise, and everything is in the partition it hashes to.
 
-use futures_util::TryStreamExt;
-use sqlx::Row;
-use uuid::Uuid;
+use serde_json::json;
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Check, damage::Damage, snapshot::Snapshot};
+use super::{Check, damage::Damage};
+use crate::database::{Connection, DatabaseError, Parameter, Question, Row};
 
 /// Up to this many holes are traced to the streams whose events are missing; more damage than that
 /// makes the views unjudgeable.
@@ -15,32 +14,35 @@ const TRACED: usize = 1_000;
 /// Consecutive offsets that are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hole {
-    partition: i16,
+    partition: i64,
     first: i64,
     last: i64,
 }
 
 /// The last entry of a log that is there, and the last that somebody has seen.
 struct End {
-    partition: i16,
+    partition: i64,
     present: i64,
     seen: i64,
 }
 
-pub(super) async fn check(snapshot: &mut Snapshot, damage: &mut Damage) -> sqlx::Result<Check> {
+pub(super) async fn check(
+    database: &mut Connection,
+    damage: &mut Damage,
+) -> Result<Check, DatabaseError> {
     let mut check = Check::new("no_holes");
-    command_logs(snapshot, &mut check).await?;
-    let holes = event_logs(snapshot, damage, &mut check).await?;
-    trace(snapshot, &holes, damage).await?;
-    versions(snapshot, damage, &mut check).await?;
-    let partitions = snapshot.number(include_str!("queries/partitions.sql")).await?;
-    places(snapshot, partitions.unsigned_abs(), damage, &mut check).await?;
+    command_logs(database, &mut check).await?;
+    let holes = event_logs(database, damage, &mut check).await?;
+    trace(database, &holes, damage).await?;
+    versions(database, damage, &mut check).await?;
+    let partitions = super::partitions(database).await?;
+    places(database, partitions, damage, &mut check).await?;
     Ok(check)
 }
 
-async fn command_logs(snapshot: &mut Snapshot, check: &mut Check) -> sqlx::Result<()> {
-    let mut gaps = gaps(snapshot, include_str!("queries/command_log_gaps.sql")).await?;
-    let ends = ends(snapshot, include_str!("queries/command_log_ends.sql")).await?;
+async fn command_logs(database: &mut Connection, check: &mut Check) -> Result<(), DatabaseError> {
+    let mut gaps = gaps(database, include_str!("queries/command_log_gaps.sql")).await?;
+    let ends = ends(database, include_str!("queries/command_log_ends.sql")).await?;
     gaps.extend(ends.iter().filter_map(End::missing));
     for hole in gaps {
         check.found(|| hole.in_words("command log"));
@@ -49,12 +51,12 @@ async fn command_logs(snapshot: &mut Snapshot, check: &mut Check) -> sqlx::Resul
 }
 
 async fn event_logs(
-    snapshot: &mut Snapshot,
+    database: &mut Connection,
     damage: &Damage,
     check: &mut Check,
-) -> sqlx::Result<Vec<Hole>> {
-    let ends = ends(snapshot, include_str!("queries/event_log_ends.sql")).await?;
-    let gaps = gaps(snapshot, include_str!("queries/event_log_gaps.sql")).await?;
+) -> Result<Vec<Hole>, DatabaseError> {
+    let ends = ends(database, include_str!("queries/event_log_ends.sql")).await?;
+    let gaps = gaps(database, include_str!("queries/event_log_gaps.sql")).await?;
     let mut holes: Vec<Hole> = Vec::new();
     for gap in gaps {
         // In front of an event that nothing vouches for, only what others have seen must be there.
@@ -93,32 +95,36 @@ impl Hole {
     }
 }
 
-async fn gaps(snapshot: &mut Snapshot, sql: &'static str) -> sqlx::Result<Vec<Hole>> {
-    let rows = snapshot.rows(sql).await?;
-    let hole = |row: &sqlx::postgres::PgRow| {
+async fn gaps(database: &mut Connection, sql: &'static str) -> Result<Vec<Hole>, DatabaseError> {
+    let rows = database.all(Question::plain(sql)).await?;
+    let hole = |row: &Row| {
         Ok(Hole {
-            partition: row.try_get("partition")?,
-            first: row.try_get("first_missing")?,
-            last: row.try_get("last_missing")?,
+            partition: row.integer("partition")?,
+            first: row.integer("first_missing")?,
+            last: row.integer("last_missing")?,
         })
     };
     rows.iter().map(hole).collect()
 }
 
-async fn ends(snapshot: &mut Snapshot, sql: &'static str) -> sqlx::Result<Vec<End>> {
-    let rows = snapshot.rows(sql).await?;
-    let end = |row: &sqlx::postgres::PgRow| {
+async fn ends(database: &mut Connection, sql: &'static str) -> Result<Vec<End>, DatabaseError> {
+    let rows = database.all(Question::plain(sql)).await?;
+    let end = |row: &Row| {
         Ok(End {
-            partition: row.try_get("partition")?,
-            present: row.try_get("present")?,
-            seen: row.try_get("seen")?,
+            partition: row.integer("partition")?,
+            present: row.integer("present")?,
+            seen: row.integer("seen")?,
         })
     };
     rows.iter().map(end).collect()
 }
 
 /// Finds the streams whose events are missing.
-async fn trace(snapshot: &mut Snapshot, holes: &[Hole], damage: &mut Damage) -> sqlx::Result<()> {
+async fn trace(
+    database: &mut Connection,
+    holes: &[Hole],
+    damage: &mut Damage,
+) -> Result<(), DatabaseError> {
     if holes.len() > TRACED {
         damage.beyond_attribution = true;
         return Ok(());
@@ -126,36 +132,35 @@ async fn trace(snapshot: &mut Snapshot, holes: &[Hole], damage: &mut Damage) -> 
     if holes.is_empty() {
         return Ok(());
     }
-    let partitions: Vec<i16> = holes.iter().map(|hole| hole.partition).collect();
-    let first: Vec<i64> = holes.iter().map(|hole| hole.first).collect();
-    let last: Vec<i64> = holes.iter().map(|hole| hole.last).collect();
-    let streams: Vec<String> = sqlx::query_scalar(include_str!("queries/streams_of_holes.sql"))
-        .bind(partitions)
-        .bind(first)
-        .bind(last)
-        .fetch_all(&mut snapshot.main)
-        .await?;
-    for stream in streams {
-        damage.broken_stream(stream);
+    let holes = holes.iter().map(|hole| {
+        let Hole { partition, first, last } = hole;
+        json!({ "partition": partition, "first": first, "last": last })
+    });
+    let question = Question::by_dialect(
+        include_str!("queries/streams_of_holes.sql"),
+        include_str!("queries/sqlite/streams_of_holes.sql"),
+    );
+    let mut rows = database.ask(question.with(Parameter::Json(holes.collect())));
+    while let Some(row) = rows.next().await? {
+        damage.broken_stream(row.text("stream")?.to_owned());
     }
     Ok(())
 }
 
 async fn versions(
-    snapshot: &mut Snapshot,
+    database: &mut Connection,
     damage: &mut Damage,
     check: &mut Check,
-) -> sqlx::Result<()> {
+) -> Result<(), DatabaseError> {
     let sql = include_str!("queries/version_gaps.sql");
-    let mut rows = sqlx::query(sql).fetch(&mut snapshot.main);
-    while let Some(row) = rows.try_next().await? {
-        let (partition, offset): (i16, i64) = (row.try_get("partition")?, row.try_get("offset")?);
+    let mut rows = database.ask(Question::plain(sql));
+    while let Some(row) = rows.next().await? {
+        let (partition, offset) = (row.integer("partition")?, row.integer("offset")?);
         if damage.is_unvouched(partition, offset) {
             continue;
         }
-        let stream: String = row.try_get("stream")?;
-        let (first, last): (i64, i64) =
-            (row.try_get("first_missing")?, row.try_get("last_missing")?);
+        let stream = row.text("stream")?.to_owned();
+        let (first, last) = (row.integer("first_missing")?, row.integer("last_missing")?);
         check.found(|| match last - first {
             ..0 => format!("{stream}: version {last} is there twice"),
             0 => format!("{stream}: version {first} is missing"),
@@ -173,36 +178,39 @@ fn partition_of(bytes: &[u8], partitions: u64) -> i64 {
 }
 
 async fn places(
-    snapshot: &mut Snapshot,
+    database: &mut Connection,
     partitions: u64,
     damage: &Damage,
     check: &mut Check,
-) -> sqlx::Result<()> {
-    let mut rows =
-        sqlx::query(include_str!("queries/stream_partitions.sql")).fetch(&mut snapshot.main);
-    while let Some(row) = rows.try_next().await? {
-        let (partition, stream): (i16, &str) = (row.try_get("partition")?, row.try_get("stream")?);
+) -> Result<(), DatabaseError> {
+    let mut rows = database.ask(Question::plain(include_str!("queries/stream_partitions.sql")));
+    while let Some(row) = rows.next().await? {
+        let (partition, stream) = (row.integer("partition")?, row.text("stream")?);
         let proper = partition_of(stream.as_bytes(), partitions);
-        if i64::from(partition) != proper && !damage.has_unvouched(partition, stream) {
+        if partition != proper && !damage.has_unvouched(partition, stream) {
             check
                 .found(|| format!("events of {stream} are in partition {partition}, not {proper}"));
         }
     }
     drop(rows);
 
-    let mut rows =
-        sqlx::query(include_str!("queries/command_places.sql")).fetch(&mut snapshot.main);
-    while let Some(row) = rows.try_next().await? {
-        let (bucket, id): (i16, Uuid) = (row.try_get("bucket")?, row.try_get("id")?);
-        let (partition, stream): (i16, &str) = (row.try_get("partition")?, row.try_get("stream")?);
+    let mut rows = database.ask(Question::by_dialect(
+        include_str!("queries/command_places.sql"),
+        include_str!("queries/sqlite/command_places.sql"),
+    ));
+    while let Some(row) = rows.next().await? {
+        let (bucket, id) = (row.optional_integer("bucket")?, row.uuid("id")?);
+        let (partition, stream) = (row.integer("partition")?, row.text("stream")?);
         let proper = partition_of(stream.as_bytes(), partitions);
-        if i64::from(partition) != proper {
+        if partition != proper {
             check.found(|| {
                 format!("command {id} for {stream} is in partition {partition}, not {proper}")
             });
         }
         let proper = partition_of(id.as_bytes(), partitions);
-        if i64::from(bucket) != proper {
+        if let Some(bucket) = bucket
+            && bucket != proper
+        {
             check.found(|| format!("command {id} is in bucket {bucket}, not {proper}"));
         }
     }

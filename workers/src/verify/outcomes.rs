@@ -1,27 +1,38 @@
 //! `every_command_one_outcome`: each accepted command ended exactly once, nothing ended that was
 //! not accepted, and outcomes and events name each other.
 
-use futures_util::TryStreamExt;
-use sqlx::{Row, postgres::PgRow};
-use uuid::Uuid;
+use super::{Check, damage::Damage};
+use crate::database::{Connection, DatabaseError, Question, Row};
 
-use super::{Check, damage::Damage, snapshot::Snapshot};
+type Words = Result<String, DatabaseError>;
 
 /// A query for what must not be, and how to say what it found.
-type Question = (&'static str, fn(&PgRow) -> sqlx::Result<String>);
+type Suspicion = (Question, fn(&Row) -> Words);
 
-pub(super) async fn check(snapshot: &mut Snapshot, damage: &Damage) -> sqlx::Result<Check> {
+pub(super) async fn check(
+    database: &mut Connection,
+    damage: &Damage,
+) -> Result<Check, DatabaseError> {
     let mut check = Check::new("every_command_one_outcome");
-    let questions: [Question; 5] = [
-        (include_str!("queries/commands_without_outcome.sql"), without_outcome),
-        (include_str!("queries/doubled_outcomes.sql"), doubled),
-        (include_str!("queries/outcomes_without_command.sql"), without_command),
-        (include_str!("queries/log_entries_without_command.sql"), entry_without_command),
-        (include_str!("queries/wrong_positions.sql"), wrong_positions),
+    let unfinished = Question::by_dialect(
+        include_str!("queries/commands_without_outcome.sql"),
+        include_str!("queries/sqlite/commands_without_outcome.sql"),
+    );
+    let strangers = Question::by_dialect(
+        include_str!("queries/log_entries_without_command.sql"),
+        include_str!("queries/sqlite/log_entries_without_command.sql"),
+    );
+    let plain = Question::plain;
+    let suspicions: [Suspicion; 5] = [
+        (unfinished, without_outcome),
+        (plain(include_str!("queries/doubled_outcomes.sql")), doubled),
+        (plain(include_str!("queries/outcomes_without_command.sql")), without_command),
+        (strangers, entry_without_command),
+        (plain(include_str!("queries/wrong_positions.sql")), wrong_positions),
     ];
-    for (sql, in_words) in questions {
-        let mut rows = sqlx::query(sql).fetch(&mut snapshot.main);
-        while let Some(row) = rows.try_next().await? {
+    for (question, in_words) in suspicions {
+        let mut rows = database.ask(question);
+        while let Some(row) = rows.next().await? {
             let words = in_words(&row)?;
             check.found(|| words);
         }
@@ -32,20 +43,19 @@ pub(super) async fn check(snapshot: &mut Snapshot, damage: &Damage) -> sqlx::Res
     Ok(check)
 }
 
-fn without_outcome(row: &PgRow) -> sqlx::Result<String> {
-    let (id, kind): (Uuid, &str) = (row.try_get("id")?, row.try_get("type")?);
-    let stream: &str = row.try_get("stream")?;
+fn without_outcome(row: &Row) -> Words {
+    let (id, kind, stream) = (row.uuid("id")?, row.text("type")?, row.text("stream")?);
     Ok(format!("command {id} ({kind} for {stream}) was accepted and has no outcome"))
 }
 
-fn doubled(row: &PgRow) -> sqlx::Result<String> {
-    let (id, outcomes): (Uuid, i64) = (row.try_get("command_id")?, row.try_get("outcomes")?);
+fn doubled(row: &Row) -> Words {
+    let (id, outcomes) = (row.uuid("command_id")?, row.integer("outcomes")?);
     Ok(format!("command {id} has {outcomes} outcomes"))
 }
 
-fn without_command(row: &PgRow) -> sqlx::Result<String> {
-    let (id, partition): (Uuid, i16) = (row.try_get("command_id")?, row.try_get("partition")?);
-    Ok(match row.try_get::<Option<i16>, _>("command_partition")? {
+fn without_command(row: &Row) -> Words {
+    let (id, partition) = (row.uuid("command_id")?, row.integer("partition")?);
+    Ok(match row.optional_integer("command_partition")? {
         None => format!("outcome of {id} in partition {partition}: no such command was accepted"),
         Some(proper) => {
             format!("outcome of {id} is in partition {partition}, its command in {proper}")
@@ -53,17 +63,16 @@ fn without_command(row: &PgRow) -> sqlx::Result<String> {
     })
 }
 
-fn entry_without_command(row: &PgRow) -> sqlx::Result<String> {
-    let (partition, offset): (i16, i64) = (row.try_get("partition")?, row.try_get("offset")?);
-    let id: Uuid = row.try_get("command_id")?;
+fn entry_without_command(row: &Row) -> Words {
+    let (partition, offset) = (row.integer("partition")?, row.integer("offset")?);
+    let id = row.uuid("command_id")?;
     Ok(format!("command log {partition}:{offset} names {id}, which was not accepted there"))
 }
 
-fn wrong_positions(row: &PgRow) -> sqlx::Result<String> {
-    let (id, partition): (Uuid, i16) = (row.try_get("command_id")?, row.try_get("partition")?);
-    let (claimed, own): (i32, i64) = (row.try_get("events")?, row.try_get("own_events")?);
-    let first: Option<i64> = row.try_get("first_offset")?;
-    let foreign: i64 = row.try_get("foreign_events")?;
+fn wrong_positions(row: &Row) -> Words {
+    let (id, partition) = (row.uuid("command_id")?, row.integer("partition")?);
+    let (claimed, own) = (row.integer("events")?, row.integer("own_events")?);
+    let (first, foreign) = (row.optional_integer("first_offset")?, row.integer("foreign_events")?);
     let from = first.map_or_else(|| "nowhere".to_owned(), |first| format!("{partition}:{first}"));
     Ok(format!(
         "outcome of {id} claims {claimed} events from {from} on; the log has {own} of its own \

@@ -4,9 +4,8 @@ use std::fmt::Write;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use sqlx::Row;
 
-use super::snapshot::Snapshot;
+use crate::database::{Connection, DatabaseError, Question};
 
 /// How many findings of a check are shown in words; all are counted.
 const SHOWN: usize = 5;
@@ -135,23 +134,25 @@ impl Report {
     }
 }
 
-pub(super) async fn counts(snapshot: &mut Snapshot) -> sqlx::Result<Counts> {
-    let sql = include_str!("queries/counts.sql");
-    let row = sqlx::query(sql).fetch_one(&mut snapshot.main).await?;
+pub(super) async fn counts(database: &mut Connection) -> Result<Counts, DatabaseError> {
+    let row = database.one(Question::plain(include_str!("queries/counts.sql"))).await?;
     Ok(Counts {
-        commands: row.try_get("commands")?,
-        outcomes: row.try_get("outcomes")?,
-        succeeded: row.try_get("succeeded")?,
-        rejected: row.try_get("rejected")?,
-        events: row.try_get("events")?,
-        documents: row.try_get("documents")?,
-        scheduled: row.try_get("scheduled")?,
+        commands: row.integer("commands")?,
+        outcomes: row.integer("outcomes")?,
+        succeeded: row.integer("succeeded")?,
+        rejected: row.integer("rejected")?,
+        events: row.integer("events")?,
+        documents: row.integer("documents")?,
+        scheduled: row.integer("scheduled")?,
     })
 }
 
-pub(super) async fn groups_behind(snapshot: &mut Snapshot) -> sqlx::Result<Vec<(String, i64)>> {
-    let rows = snapshot.rows(include_str!("queries/groups_behind.sql")).await?;
-    let all = rows.iter().map(|row| Ok((row.try_get("group_name")?, row.try_get("behind")?)));
-    let all: sqlx::Result<Vec<(String, i64)>> = all.collect();
+pub(super) async fn groups_behind(
+    database: &mut Connection,
+) -> Result<Vec<(String, i64)>, DatabaseError> {
+    let rows = database.all(Question::plain(include_str!("queries/groups_behind.sql"))).await?;
+    let all =
+        rows.iter().map(|row| Ok((row.text("group_name")?.to_owned(), row.integer("behind")?)));
+    let all: Result<Vec<(String, i64)>, DatabaseError> = all.collect();
     Ok(all?.into_iter().filter(|(_, behind)| *behind > 0).collect())
 }

@@ -3,9 +3,7 @@
 //!
 //! Three ordered streams of one snapshot are merged: events, balances, statements.
 
-use futures_util::{TryStreamExt, stream::BoxStream};
 use serde_json::{Value, json};
-use sqlx::{Row, postgres::PgRow};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
@@ -13,18 +11,26 @@ use super::{
     accounts_fold::{Event, Folded},
     damage::Damage,
     documents::{Document, Documents, Place},
-    snapshot::Snapshot,
 };
+use crate::database::{Connection, DatabaseError, Question, Row, Rows, Snapshot};
 
-pub(super) async fn check(snapshot: &mut Snapshot, damage: &Damage) -> sqlx::Result<Check> {
+pub(super) async fn check(
+    snapshot: &mut Snapshot,
+    damage: &Damage,
+) -> Result<Check, DatabaseError> {
     let mut check = Check::new("views_equal_fold");
     if damage.beyond_attribution {
         return Ok(check); // Too many holes to tell which streams are whole; `no_holes` says so.
     }
-    let (mut first, mut second) = (snapshot.another().await?, snapshot.another().await?);
-    let balances = Documents::read(&mut first, include_str!("queries/balances.sql")).await?;
-    let statements = Documents::read(&mut second, include_str!("queries/statements.sql")).await?;
-    let mut events = Events::read(snapshot).await?;
+    let Snapshot { main, others: [second, third] } = snapshot;
+    let balances = Question::plain(include_str!("queries/balances.sql"));
+    let balances = Documents::read(second, balances).await?;
+    let statements = Question::by_dialect(
+        include_str!("queries/statements.sql"),
+        include_str!("queries/sqlite/statements.sql"),
+    );
+    let statements = Documents::read(third, statements).await?;
+    let mut events = Events::read(main).await?;
     let mut merge = Merge { balances, statements, damage, check: &mut check };
     while let Some(first) = events.next.take() {
         merge.account(first, &mut events).await?;
@@ -36,21 +42,20 @@ pub(super) async fn check(snapshot: &mut Snapshot, damage: &Damage) -> sqlx::Res
 
 /// All events of accounts, stream by stream.
 struct Events<'c> {
-    rows: BoxStream<'c, sqlx::Result<PgRow>>,
+    rows: Rows<'c>,
     next: Option<Event>,
 }
 
 impl<'c> Events<'c> {
-    async fn read(snapshot: &'c mut Snapshot) -> sqlx::Result<Self> {
-        let rows =
-            sqlx::query(include_str!("queries/account_events.sql")).fetch(&mut snapshot.main);
+    async fn read(database: &'c mut Connection) -> Result<Self, DatabaseError> {
+        let rows = database.ask(Question::plain(include_str!("queries/account_events.sql")));
         let mut events = Self { rows, next: None };
         events.advance().await?;
         Ok(events)
     }
 
-    async fn advance(&mut self) -> sqlx::Result<()> {
-        self.next = match self.rows.try_next().await? {
+    async fn advance(&mut self) -> Result<(), DatabaseError> {
+        self.next = match self.rows.next().await? {
             Some(row) => Some(read_event(&row)?),
             None => None,
         };
@@ -58,22 +63,22 @@ impl<'c> Events<'c> {
     }
 
     /// The next event, if it is of the same stream.
-    async fn next_of(&mut self, stream: &str) -> sqlx::Result<Option<Event>> {
+    async fn next_of(&mut self, stream: &str) -> Result<Option<Event>, DatabaseError> {
         self.advance().await?;
         Ok(self.next.take_if(|next| next.stream == stream))
     }
 }
 
-fn read_event(row: &PgRow) -> sqlx::Result<Event> {
+fn read_event(row: &Row) -> Result<Event, DatabaseError> {
     Ok(Event {
-        partition: row.try_get("partition")?,
-        offset: row.try_get("offset")?,
-        stream: row.try_get("stream")?,
-        version: row.try_get("version")?,
-        kind: row.try_get("type")?,
-        schema_version: row.try_get("schema_version")?,
-        data: row.try_get("data")?,
-        recorded_at: row.try_get("recorded_at")?,
+        partition: row.integer("partition")?,
+        offset: row.integer("offset")?,
+        stream: row.text("stream")?.to_owned(),
+        version: row.integer("version")?,
+        kind: row.text("type")?.to_owned(),
+        schema_version: row.integer("schema_version")?,
+        data: row.json("data")?,
+        recorded_at: row.time("recorded_at")?,
     })
 }
 
@@ -86,7 +91,11 @@ struct Merge<'a> {
 
 impl Merge<'_> {
     /// Folds all events of one account, the first of which was taken already.
-    async fn account(&mut self, first: Event, events: &mut Events<'_>) -> sqlx::Result<()> {
+    async fn account(
+        &mut self,
+        first: Event,
+        events: &mut Events<'_>,
+    ) -> Result<(), DatabaseError> {
         let mut folded = Folded::new();
         let mut changes = 0;
         let mut event = first;
@@ -109,7 +118,7 @@ impl Merge<'_> {
         self.balance(&last, changes, folded.balance_document()).await
     }
 
-    async fn statement(&mut self, event: &Event, mut value: Value) -> sqlx::Result<()> {
+    async fn statement(&mut self, event: &Event, mut value: Value) -> Result<(), DatabaseError> {
         let key = format!("{}/{:08}", event.account(), event.version);
         let found = self.find("statements", event.account(), &key).await?;
         let Some(mut document) = found else { return Ok(()) };
@@ -130,7 +139,12 @@ impl Merge<'_> {
         Ok(())
     }
 
-    async fn balance(&mut self, last: &Event, changes: i64, value: Value) -> sqlx::Result<()> {
+    async fn balance(
+        &mut self,
+        last: &Event,
+        changes: i64,
+        value: Value,
+    ) -> Result<(), DatabaseError> {
         let found = self.find("balances", last.account(), last.account()).await?;
         if let Some(document) = found {
             self.compare("balances", &document, last, changes, &value);
@@ -144,7 +158,7 @@ impl Merge<'_> {
         view: &str,
         account: &str,
         key: &str,
-    ) -> sqlx::Result<Option<Document>> {
+    ) -> Result<Option<Document>, DatabaseError> {
         let place = Place::new(account, key);
         loop {
             let documents =
@@ -194,7 +208,7 @@ impl Merge<'_> {
     }
 
     /// Documents behind the last event.
-    async fn rest(&mut self) -> sqlx::Result<()> {
+    async fn rest(&mut self) -> Result<(), DatabaseError> {
         while let Some(document) = self.balances.take().await? {
             self.superfluous("balances", &document);
         }

@@ -1,10 +1,14 @@
 //! `bank verify` finds every kind of damage, and says which kind it is.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use bank::verify::{Report, verify};
+use bank::{
+    database::Source,
+    load::{WaitFor, Watch, Watermarks, batch_sizes, clock},
+    verify::{Report, verify},
+};
 
-use crate::{history::History, support::database::Database};
+use crate::{history::History, support::any_store::AnyStore};
 
 const OUTCOMES: &str = "every_command_one_outcome";
 const VIEWS: &str = "views_equal_fold";
@@ -15,10 +19,17 @@ const REJECTED: &str = "rejected_changed_nothing";
 const NO_OUTCOMES_KEY: &str = "ALTER TABLE adjutant.outcomes DROP CONSTRAINT outcomes_pkey;";
 const NO_EVENTS_KEY: &str = "ALTER TABLE adjutant.events DROP CONSTRAINT events_pkey;";
 
+/// Columns in the order in which the statements below give values.
+const EVENT: &str = "(partition, \"offset\", stream, version, type, schema_version, data, metadata,
+    command_id, recorded_at)";
+const OUTCOME: &str = "(partition, command_id, status, first_offset, events, version, reply, error,
+    attempts, completed_at)";
+const VIEW: &str = "(view, key, partition, version, value, as_of, updated_at)";
+
 /// An event of the rejected command number `$nth`, in partition, at offset, with version.
 fn event_of_rejected(partition: &str, offset: &str, version: &str) -> String {
     format!(
-        "INSERT INTO adjutant.events
+        "INSERT INTO adjutant.events {EVENT}
          SELECT {partition}, {offset}, c.stream, {version}, 'account.deposited', 1,
                 '{{\"amount\": 1, \"balance\": 1}}', NULL, c.id, clock_timestamp()
            FROM adjutant.commands c JOIN adjutant.outcomes o ON o.command_id = c.id
@@ -41,11 +52,10 @@ fn delete_event(which: &str) -> String {
 /// Each damage, and the one check that must fail.
 fn damages() -> Vec<(&'static str, String)> {
     let head = "\"offset\" = (SELECT max(\"offset\") FROM adjutant.events x WHERE x.partition = events.partition)";
-    let one =
-        "command_id = (SELECT min(command_id::text)::uuid FROM adjutant.outcomes WHERE status = 1)";
+    let one = "command_id = (SELECT command_id FROM adjutant.outcomes WHERE status = 1 ORDER BY 1 LIMIT 1)";
     let double = |partition: &str| {
         format!(
-            "INSERT INTO adjutant.outcomes SELECT {partition}, command_id, status, first_offset,
+            "INSERT INTO adjutant.outcomes {OUTCOME} SELECT {partition}, command_id, status, first_offset,
              events, version, reply, error, attempts, completed_at FROM adjutant.outcomes"
         )
     };
@@ -58,7 +68,7 @@ fn damages() -> Vec<(&'static str, String)> {
         (HOLES, "DELETE FROM adjutant.events WHERE stream = 'account/a'".into()),
         (HOLES, "DELETE FROM adjutant.events".into()),
         (HOLES, "DELETE FROM adjutant.command_log WHERE \"offset\" = 1".into()),
-        (HOLES, "DELETE FROM adjutant.command_log l WHERE \"offset\" = (SELECT max(\"offset\") FROM adjutant.command_log x WHERE x.partition = l.partition)".into()),
+        (HOLES, "DELETE FROM adjutant.command_log AS l WHERE \"offset\" = (SELECT max(\"offset\") FROM adjutant.command_log x WHERE x.partition = l.partition)".into()),
         (HOLES, "UPDATE adjutant.checkpoints SET reached = reached + 1 WHERE group_name = 'projection.balances' AND partition = (SELECT min(partition) FROM adjutant.checkpoints)".into()),
         (HOLES, "UPDATE adjutant.checkpoints SET reached = reached + 1 WHERE group_name = 'commands' AND partition = (SELECT min(partition) FROM adjutant.checkpoints)".into()),
         (HOLES, format!("{NO_EVENTS_KEY} ALTER TABLE adjutant.events DROP CONSTRAINT events_partition_stream_version_key; INSERT INTO adjutant.events SELECT * FROM adjutant.events WHERE stream = 'account/a' AND version = 5")),
@@ -74,9 +84,9 @@ fn damages() -> Vec<(&'static str, String)> {
         (OUTCOMES, format!("UPDATE adjutant.outcomes SET first_offset = NULL WHERE {one}")),
         (OUTCOMES, format!("UPDATE adjutant.outcomes SET events = 0, first_offset = NULL WHERE {one}")),
         (OUTCOMES, "UPDATE adjutant.outcomes SET events = 2 WHERE first_offset = 1 AND partition = 5".into()),
-        (OUTCOMES, "INSERT INTO adjutant.outcomes VALUES (0, gen_random_uuid(), 2, NULL, 0, 0, NULL, NULL, 1, clock_timestamp())".into()),
+        (OUTCOMES, format!("INSERT INTO adjutant.outcomes {OUTCOME} VALUES (0, gen_random_uuid(), 2, NULL, 0, 0, NULL, NULL, 1, clock_timestamp())")),
         (OUTCOMES, "UPDATE adjutant.command_log SET command_id = gen_random_uuid() WHERE \"offset\" = 1 AND partition = 5".into()),
-        (OUTCOMES, "INSERT INTO adjutant.events SELECT 5, max(\"offset\") + 1, 'account/acc-42', max(version) + 1, 'account.closed', 1, '{}', NULL, gen_random_uuid(), clock_timestamp() FROM adjutant.events WHERE partition = 5".into()),
+        (OUTCOMES, format!("INSERT INTO adjutant.events {EVENT} SELECT 5, max(\"offset\") + 1, 'account/acc-42', max(version) + 1, 'account.closed', 1, '{{}}', NULL, gen_random_uuid(), clock_timestamp() FROM adjutant.events WHERE partition = 5")),
         (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{balance}', '1') WHERE view = 'balances' AND key = 'acc-4-1'".into()),
         (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{owner}', '\"Eve\"') WHERE view = 'balances' AND key = 'Z'".into()),
         (VIEWS, "UPDATE adjutant.views SET version = version + 1 WHERE view = 'balances' AND key = 'a'".into()),
@@ -88,8 +98,8 @@ fn damages() -> Vec<(&'static str, String)> {
         (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{amount}', '1') WHERE view = 'statements' AND key = 'acc-4/00000003'".into()),
         (VIEWS, "UPDATE adjutant.views SET value = jsonb_set(value, '{at}', '\"2020-01-01T00:00:00Z\"') WHERE view = 'statements' AND key = 'z/00000002'".into()),
         (VIEWS, "DELETE FROM adjutant.views WHERE view = 'statements' AND key = 'Z/00000005'".into()),
-        (VIEWS, "INSERT INTO adjutant.views SELECT view, 'acc-4/00000006', partition, version, value, as_of, updated_at FROM adjutant.views WHERE key = 'acc-4/00000005'".into()),
-        (VIEWS, "INSERT INTO adjutant.views SELECT view, 'nobody', partition, version, value, as_of, updated_at FROM adjutant.views WHERE key = 'z'".into()),
+        (VIEWS, format!("INSERT INTO adjutant.views {VIEW} SELECT view, 'acc-4/00000006', partition, version, value, as_of, updated_at FROM adjutant.views WHERE key = 'acc-4/00000005'")),
+        (VIEWS, format!("INSERT INTO adjutant.views {VIEW} SELECT view, 'nobody', partition, version, value, as_of, updated_at FROM adjutant.views WHERE key = 'z'")),
         (VIEWS, "UPDATE adjutant.events SET data = '{\"amount\": 99, \"balance\": 100}' WHERE stream = 'account/z' AND version = 2".into()),
         (REJECTED, event_of_rejected("c.partition", NEXT_OFFSET, NEXT_VERSION)),
         (REJECTED, event_of_rejected("c.partition", NEXT_OFFSET, "77")),
@@ -110,16 +120,25 @@ fn failed(report: &Report) -> Vec<&'static str> {
 
 #[tokio::test]
 async fn each_damage_fails_exactly_its_own_check() {
-    let original = Database::migrated().await;
-    History::write(&original).await;
-    let untouched = verify(&original.url(), None).await.unwrap();
+    damaged(&AnyStore::postgres().await).await;
+}
+
+#[tokio::test]
+async fn each_damage_of_a_file_fails_exactly_its_own_check() {
+    damaged(&AnyStore::file()).await;
+}
+
+async fn damaged(original: &AnyStore) {
+    History::write(original).await;
+    let untouched = verify(&original.source(), None).await.unwrap();
     assert!(untouched.passed(), "{}", untouched.to_text());
+    assert_eq!((untouched.counts.commands, untouched.counts.events), (37, 30));
 
     let mut wrong = String::new();
     for (check, sql) in damages() {
-        let database = original.copy().await;
-        assert!(database.run(&sql).await > 0, "changes nothing: {sql}");
-        let report = verify(&database.url(), None).await.unwrap();
+        let store = original.copy().await;
+        assert!(store.run(&sql).await > 0, "changes nothing: {sql}");
+        let report = verify(&store.source(), None).await.unwrap();
         if failed(&report) != [check] {
             writeln!(wrong, "\n{sql}\nshould fail {check} alone:\n{}", report.to_text()).unwrap();
         }
@@ -129,24 +148,50 @@ async fn each_damage_fails_exactly_its_own_check() {
 
 #[tokio::test]
 async fn a_command_that_was_answered_202_must_have_its_outcome() {
-    let database = Database::migrated().await;
-    let ids = History::write(&database).await;
+    for store in [AnyStore::postgres().await, AnyStore::file()] {
+        let ids = History::write(&store).await;
+        answered(&store.source(), &ids).await;
+    }
+}
+
+#[tokio::test]
+async fn a_load_sees_how_far_a_file_is() {
+    let store = AnyStore::file();
+    let before = clock(&store.source()).await.unwrap();
+    History::write(&store).await;
+    let mut watch = Watch::new(&store.source(), Duration::from_secs(10));
+    let everything =
+        Watermarks { commands: 37, executed: 37, events: 30, balances: 30, statements: 30 };
+    assert_eq!(watch.look().await.unwrap(), everything);
+    let reached = watch.until(WaitFor::Visible, || true, |_| {}).await.unwrap();
+    assert!(reached.visible.is_some());
+
+    // Each row has a time of its own here. What a view's transactions took is not in a file.
+    let sizes = batch_sizes(&store.source(), before).await.unwrap();
+    assert!(sizes.accepted.is_some_and(|size| size >= 1.0), "{sizes:?}");
+    assert!(sizes.executed.is_some_and(|size| size >= 1.0), "{sizes:?}");
+    assert!(sizes.projected.is_none());
+    let later = before + Duration::from_hours(1);
+    assert!(batch_sizes(&store.source(), later).await.unwrap().accepted.is_none());
+}
+
+async fn answered(source: &Source, ids: &[uuid::Uuid]) {
     let path = std::env::temp_dir().join(format!("answers-{}.ndjson", uuid::Uuid::now_v7()));
     let answered = |id: &uuid::Uuid, code: u16| format!("{{\"id\":\"{id}\",\"code\":{code}}}\n");
     let mut record: String = ids.iter().map(|id| answered(id, 202)).collect();
     record.push_str(&answered(&uuid::Uuid::now_v7(), 503));
     std::fs::write(&path, &record).unwrap();
-    let honest = verify(&database.url(), Some(&path)).await.unwrap();
+    let honest = verify(source, Some(&path)).await.unwrap();
     assert!(honest.passed(), "{}", honest.to_text());
 
     record.push_str(&answered(&uuid::Uuid::now_v7(), 202));
     std::fs::write(&path, &record).unwrap();
-    let lost = verify(&database.url(), Some(&path)).await.unwrap();
+    let lost = verify(source, Some(&path)).await.unwrap();
     assert_eq!(failed(&lost), [OUTCOMES]);
     assert!(lost.to_text().contains("was answered 202 and is not there"));
 
     std::fs::write(&path, "{}\n").unwrap();
-    let unreadable = verify(&database.url(), Some(&path)).await.unwrap_err().to_string();
+    let unreadable = verify(source, Some(&path)).await.unwrap_err().to_string();
     assert!(unreadable.contains("line 1"), "{unreadable}");
     std::fs::remove_file(&path).unwrap();
 }

@@ -4,32 +4,51 @@ use std::collections::HashMap;
 
 use adjutant::message::{PartitionCount, StreamId};
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::support::database::Database;
+use crate::support::any_store::{
+    AnyStore,
+    Cell::{Bytes, Document, Id, Number, Text, Time},
+    Writer,
+};
 
 /// Ends of logs and streams while the history is written.
 pub(crate) struct History {
-    connection: PgConnection,
+    writer: Writer,
     commands: HashMap<i16, i64>,
     events: HashMap<i16, i64>,
     versions: HashMap<String, i64>,
-    balances: HashMap<String, Value>,
+    balances: HashMap<String, Shown>,
 }
 
 /// How a command ends.
-pub(crate) enum Ending {
+enum Ending {
     Succeeded { event: &'static str, data: Value },
     Rejected,
 }
 
+/// The document of a view, and the last event that touched it.
+#[derive(Default)]
+struct Shown {
+    partition: i16,
+    version: i64,
+    offset: i64,
+    document: Value,
+}
+
+/// What an event is about.
+struct Place<'a> {
+    partition: i16,
+    id: Uuid,
+    stream: &'a StreamId,
+}
+
 impl History {
     /// Six accounts with deposits, withdrawals and rejected commands, all applied.
-    pub(crate) async fn write(database: &Database) -> Vec<Uuid> {
+    pub(crate) async fn write(store: &AnyStore) -> Vec<Uuid> {
         let mut history = Self {
-            connection: database.connect().await,
+            writer: store.writer().await,
             commands: HashMap::new(),
             events: HashMap::new(),
             versions: HashMap::new(),
@@ -47,8 +66,11 @@ impl History {
             ids.push(history.command(account, "withdraw", ending).await);
         }
         ids.push(history.command("nobody", "deposit", Ending::Rejected).await);
+        for (account, balance) in std::mem::take(&mut history.balances) {
+            history.document("balances", account, balance).await;
+        }
         history.checkpoints().await;
-        history.connection.close().await.unwrap();
+        history.writer.close().await;
         ids
     }
 
@@ -69,140 +91,114 @@ impl History {
         let partition = PartitionCount::DEFAULT.of(&stream).0;
         let id = Uuid::now_v7();
         let bucket = PartitionCount::DEFAULT.of_bytes(id.as_bytes()).0;
-        sqlx::query(
-            "INSERT INTO adjutant.commands (bucket, id, partition, stream, type, lane, payload,
-                 content_hash, accepted_at)
-             VALUES ($1, $2, $3, $4, $5, 1, '{}', '', clock_timestamp())",
-        )
-        .bind(bucket)
-        .bind(id)
-        .bind(partition)
-        .bind(stream.as_str())
-        .bind(format!("account.{kind}"))
-        .execute(&mut self.connection)
-        .await
-        .unwrap();
-        let offset = next(&mut self.commands, partition);
-        sqlx::query("INSERT INTO adjutant.command_log VALUES ($1, $2, $3, $4, clock_timestamp())")
-            .bind(partition)
-            .bind(offset)
-            .bind(id)
-            .bind(bucket)
-            .execute(&mut self.connection)
-            .await
-            .unwrap();
+        let command = [
+            ("bucket", Number(bucket.into())),
+            ("id", Id(id)),
+            ("partition", Number(partition.into())),
+            ("stream", Text(stream.to_string())),
+            ("type", Text(format!("account.{kind}"))),
+            ("lane", Number(1)),
+            ("payload", Document(json!({}))),
+            ("content_hash", Bytes(Vec::new())),
+            ("accepted_at", Time(now())),
+        ];
+        self.writer.insert("commands", command).await;
+        let entry = [
+            ("partition", Number(partition.into())),
+            ("\"offset\"", Number(next(&mut self.commands, partition))),
+            ("command_id", Id(id)),
+            ("bucket", Number(bucket.into())),
+            ("recorded_at", Time(now())),
+        ];
+        self.writer.insert("command_log", entry).await;
+        let place = Place { partition, id, stream: &stream };
         match ending {
-            Ending::Rejected => self.rejected(partition, id, stream.as_str()).await,
-            Ending::Succeeded { event, data } => {
-                self.succeeded(partition, id, &stream, event, data).await;
-            }
+            Ending::Rejected => self.rejected(&place).await,
+            Ending::Succeeded { event, data } => self.succeeded(&place, event, &data).await,
         }
         id
     }
 
-    async fn rejected(&mut self, partition: i16, id: Uuid, stream: &str) {
-        let version = self.versions.get(stream).copied().unwrap_or_default();
-        sqlx::query(
-            "INSERT INTO adjutant.outcomes (partition, command_id, status, events, version, error,
-                 attempts, completed_at)
-             VALUES ($1, $2, 2, 0, $3, '{\"code\": \"refused\"}', 1, clock_timestamp())",
-        )
-        .bind(partition)
-        .bind(id)
-        .bind(version)
-        .execute(&mut self.connection)
-        .await
-        .unwrap();
+    async fn rejected(&mut self, place: &Place<'_>) {
+        let version = self.versions.get(place.stream.as_str()).copied().unwrap_or_default();
+        let outcome = [
+            ("partition", Number(place.partition.into())),
+            ("command_id", Id(place.id)),
+            ("status", Number(2)),
+            ("events", Number(0)),
+            ("version", Number(version)),
+            ("error", Document(json!({ "code": "refused" }))),
+            ("attempts", Number(1)),
+            ("completed_at", Time(now())),
+        ];
+        self.writer.insert("outcomes", outcome).await;
     }
 
-    async fn succeeded(
-        &mut self,
-        partition: i16,
-        id: Uuid,
-        stream: &StreamId,
-        event: &str,
-        data: Value,
-    ) {
-        let offset = next(&mut self.events, partition);
-        let version = self.versions.entry(stream.to_string()).or_default();
+    async fn succeeded(&mut self, place: &Place<'_>, event: &str, data: &Value) {
+        let offset = next(&mut self.events, place.partition);
+        let version = self.versions.entry(place.stream.to_string()).or_default();
         *version += 1;
-        let version = *version;
-        let at: OffsetDateTime = sqlx::query_scalar(
-            "INSERT INTO adjutant.events (partition, \"offset\", stream, version, type,
-                 schema_version, data, command_id, recorded_at)
-             VALUES ($1, $2, $3, $4, $5, 1, $6, $7, clock_timestamp()) RETURNING recorded_at",
-        )
-        .bind(partition)
-        .bind(offset)
-        .bind(stream.as_str())
-        .bind(version)
-        .bind(event)
-        .bind(&data)
-        .bind(id)
-        .fetch_one(&mut self.connection)
-        .await
-        .unwrap();
-        sqlx::query(
-            "INSERT INTO adjutant.outcomes (partition, command_id, status, first_offset, events,
-                 version, attempts, completed_at)
-             VALUES ($1, $2, 1, $3, 1, $4, 1, clock_timestamp())",
-        )
-        .bind(partition)
-        .bind(id)
-        .bind(offset)
-        .bind(version)
-        .execute(&mut self.connection)
-        .await
-        .unwrap();
-        self.views(partition, offset, stream, version, event, &data, at).await;
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    async fn views(
-        &mut self,
-        partition: i16,
-        offset: i64,
-        stream: &StreamId,
-        version: i64,
-        event: &str,
-        data: &Value,
-        at: OffsetDateTime,
-    ) {
-        let account = stream.id();
-        let balance = self.balances.entry(account.to_owned()).or_insert_with(
-            || json!({ "owner": data["owner"], "balance": 0, "entries": 0, "status": "open" }),
-        );
-        if version > 1 {
-            balance["balance"] = data["balance"].clone();
-            balance["entries"] = (version - 1).into();
-        }
-        let balance = balance.clone();
+        let (version, at) = (*version, now());
+        let row = [
+            ("partition", Number(place.partition.into())),
+            ("\"offset\"", Number(offset)),
+            ("stream", Text(place.stream.to_string())),
+            ("version", Number(version)),
+            ("type", Text(event.to_owned())),
+            ("schema_version", Number(1)),
+            ("data", Document(data.clone())),
+            ("command_id", Id(place.id)),
+            ("recorded_at", Time(at)),
+        ];
+        self.writer.insert("events", row).await;
+        let outcome = [
+            ("partition", Number(place.partition.into())),
+            ("command_id", Id(place.id)),
+            ("status", Number(1)),
+            ("first_offset", Number(offset)),
+            ("events", Number(1)),
+            ("version", Number(version)),
+            ("attempts", Number(1)),
+            ("completed_at", Time(at)),
+        ];
+        self.writer.insert("outcomes", outcome).await;
+        self.balance(place, offset, version, data);
         let entry = json!({
             "kind": event.strip_prefix("account.").unwrap(),
             "amount": data.get("amount").and_then(Value::as_i64).unwrap_or_default(),
             "balance": data.get("balance").and_then(Value::as_i64).unwrap_or_default(),
-            "at": at.format(&time::format_description::well_known::Rfc3339).unwrap(),
+            "at": at.format(&Rfc3339).unwrap(),
         });
-        let as_of = json!({ partition.to_string(): offset });
-        let entry_key = format!("{account}/{version:08}");
-        let documents =
-            [("balances", account, version, balance), ("statements", entry_key.as_str(), 1, entry)];
-        for (view, key, version, value) in documents {
-            sqlx::query(
-                "INSERT INTO adjutant.views VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
-                 ON CONFLICT (view, key) DO UPDATE SET version = EXCLUDED.version,
-                     value = EXCLUDED.value, as_of = EXCLUDED.as_of",
-            )
-            .bind(view)
-            .bind(key)
-            .bind(partition)
-            .bind(version)
-            .bind(value)
-            .bind(&as_of)
-            .execute(&mut self.connection)
-            .await
-            .unwrap();
+        let key = format!("{}/{version:08}", place.stream.id());
+        let entry = Shown { partition: place.partition, version: 1, offset, document: entry };
+        self.document("statements", key, entry).await;
+    }
+
+    fn balance(&mut self, place: &Place<'_>, offset: i64, version: i64, data: &Value) {
+        let balance = self.balances.entry(place.stream.id().to_owned()).or_insert_with(|| Shown {
+            document: json!({ "owner": data["owner"], "balance": 0, "entries": 0, "status": "open" }),
+            partition: place.partition,
+            ..Shown::default()
+        });
+        if version > 1 {
+            balance.document["balance"] = data["balance"].clone();
+            balance.document["entries"] = (version - 1).into();
         }
+        (balance.version, balance.offset) = (version, offset);
+    }
+
+    async fn document(&mut self, view: &str, key: String, content: Shown) {
+        let Shown { partition, version, offset, document } = content;
+        let row = [
+            ("view", Text(view.to_owned())),
+            ("key", Text(key)),
+            ("partition", Number(partition.into())),
+            ("version", Number(version)),
+            ("value", Document(document)),
+            ("as_of", Document(json!({ partition.to_string(): offset }))),
+            ("updated_at", Time(now())),
+        ];
+        self.writer.insert("views", row).await;
     }
 
     async fn checkpoints(&mut self) {
@@ -213,19 +209,23 @@ impl History {
         ];
         for (group, heads) in groups {
             for (partition, head) in heads {
-                sqlx::query(
-                    "INSERT INTO adjutant.checkpoints (group_name, partition, previous, reached)
-                     VALUES ($1, $2, 0, $3)",
-                )
-                .bind(group)
-                .bind(partition)
-                .bind(head)
-                .execute(&mut self.connection)
-                .await
-                .unwrap();
+                let checkpoint = [
+                    ("group_name", Text(group.to_owned())),
+                    ("partition", Number((*partition).into())),
+                    ("previous", Number(0)),
+                    ("reached", Number(*head)),
+                    ("moved_at", Time(now())),
+                ];
+                self.writer.insert("checkpoints", checkpoint).await;
             }
         }
     }
+}
+
+/// To the microsecond, as databases keep it.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_nanosecond(now.microsecond() * 1_000).unwrap()
 }
 
 fn next(ends: &mut HashMap<i16, i64>, partition: i16) -> i64 {

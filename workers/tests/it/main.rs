@@ -9,6 +9,7 @@ mod bench;
 mod config;
 mod demo;
 mod embedded;
+mod files;
 mod history;
 mod kills;
 mod paused;

@@ -5,5 +5,5 @@ SELECT c.id,
         OR EXISTS (SELECT 1 FROM adjutant.schedule s
                     WHERE s.bucket = c.bucket AND s.command_id = c.id
                       AND s.reason = 'not_before' AND s.due_at > transaction_timestamp())) AS settled
-  FROM unnest($1::smallint[], $2::uuid[]) AS asked(bucket, id)
+  FROM jsonb_to_recordset($1) AS asked(bucket smallint, id uuid)
   JOIN adjutant.commands c ON c.bucket = asked.bucket AND c.id = asked.id

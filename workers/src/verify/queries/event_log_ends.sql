@@ -1,7 +1,7 @@
 -- For each partition, the last entry of the event log, and the last that somebody has seen: an
 -- outcome that names it (in its command's partition), or a group that has applied it.
 SELECT partition, COALESCE(max(present), 0) AS present, COALESCE(max(seen), 0) AS seen
-  FROM (SELECT partition, max("offset") AS present, NULL::bigint AS seen
+  FROM (SELECT partition, max("offset") AS present, CAST(NULL AS bigint) AS seen
           FROM adjutant.events GROUP BY partition
         UNION ALL
         SELECT o.partition, NULL, max(o.first_offset + o.events - 1)

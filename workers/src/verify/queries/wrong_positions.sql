@@ -13,17 +13,23 @@ suspects AS MATERIALIZED (
        AND (COALESCE(own.events, 0) <> o.events
             OR (o.events > 0
                 AND (o.first_offset IS NULL OR own.first <> o.first_offset
-                     OR own.last <> o.first_offset + o.events - 1 OR own.version <> o.version))))
-SELECT s.partition, s.command_id, s.first_offset, s.events, s.own_events, claimed.foreign_events
-  FROM suspects s
- CROSS JOIN LATERAL (
-       SELECT count(*) FILTER (WHERE e.command_id = s.command_id) AS own_events,
-              count(*) FILTER (WHERE e.command_id <> s.command_id) AS foreign_events,
-              COALESCE(bool_or(e."offset" = s.first_offset + s.events - 1), false) AS last_is_there
-         FROM adjutant.events e
-        WHERE e.partition = s.partition
-          AND e."offset" BETWEEN s.first_offset AND s.first_offset + s.events - 1) AS claimed
- WHERE (s.events > 0 AND s.first_offset IS NULL)
-    OR claimed.foreign_events > 0
-    OR claimed.own_events <> s.own_events
-    OR (claimed.last_is_there AND s.own_version <> s.version)
+                     OR own.last <> o.first_offset + o.events - 1 OR own.version <> o.version)))),
+claimed AS (
+    SELECT s.*,
+           (SELECT count(*) FROM adjutant.events e
+             WHERE e.partition = s.partition AND e.command_id = s.command_id
+               AND e."offset" BETWEEN s.first_offset AND s.first_offset + s.events - 1) AS own_there,
+           (SELECT count(*) FROM adjutant.events e
+             WHERE e.partition = s.partition AND e.command_id <> s.command_id
+               AND e."offset" BETWEEN s.first_offset AND s.first_offset + s.events - 1)
+               AS foreign_events,
+           EXISTS (SELECT 1 FROM adjutant.events e
+                    WHERE e.partition = s.partition
+                      AND e."offset" = s.first_offset + s.events - 1) AS last_is_there
+      FROM suspects s)
+SELECT partition, command_id, first_offset, events, own_events, foreign_events
+  FROM claimed
+ WHERE (events > 0 AND first_offset IS NULL)
+    OR foreign_events > 0
+    OR own_there <> own_events
+    OR (last_is_there AND own_version <> version)

@@ -1,7 +1,9 @@
 //! What the tests share.
 
+pub mod any_store;
 pub mod api;
 pub mod database;
+pub mod file;
 pub mod process;
 pub mod site;
 pub mod traffic;

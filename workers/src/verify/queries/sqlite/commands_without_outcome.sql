@@ -1,0 +1,8 @@
+-- Commands that did not end, but for those whose time has not come.
+SELECT c.id, c.type, c.stream
+  FROM adjutant.commands c
+  LEFT JOIN adjutant.outcomes o ON o.command_id = c.id
+ WHERE o.command_id IS NULL
+   AND NOT EXISTS (SELECT 1 FROM adjutant.schedule s
+                    WHERE s.command_id = c.id AND s.reason = 'not_before'
+                      AND s.due_at > CAST(unixepoch('subsec') * 1000000 AS INTEGER))
