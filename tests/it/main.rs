@@ -12,10 +12,12 @@ mod amqp_intake;
 mod broker;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "embedded")]
 mod conformance;
 mod documents;
 mod faults;
 mod http;
+#[cfg(feature = "embedded")]
 mod in_process_road;
 mod main_path;
 mod readme;

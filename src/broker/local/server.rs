@@ -97,7 +97,7 @@ impl Server {
         state.declare(&self.intake_dead_letters, Policy::intake_dead_letters);
         let dead_letters = Arc::clone(&self.intake_dead_letters);
         state.declare(&self.intake, || Policy::intake(&self.settings, dead_letters));
-        state.bury(&self.intake);
+        bury(&mut state.queues, &self.intake);
         Arc::clone(&self.intake)
     }
 
@@ -139,7 +139,7 @@ impl State {
             return Confirmation::Refused;
         }
         queue.push(Arc::new(message));
-        self.bury(name);
+        bury(&mut self.queues, name);
         Confirmation::Published
     }
 
@@ -149,37 +149,16 @@ impl State {
         partition: Partition,
         message: LocalMessage,
     ) -> Confirmation {
+        let Self { queues, bindings, .. } = self;
+        let bound = bindings.get(&(exchange, partition)).map_or(&[][..], Vec::as_slice);
         let message = Arc::new(message);
-        let bound = self.bindings.get(&(exchange, partition)).map_or(0, Vec::len);
-        for place in 0..bound {
-            let name = Arc::clone(&self.bindings[&(exchange, partition)][place]);
-            if let Some(queue) = self.queues.get_mut(&name) {
+        for name in bound {
+            if let Some(queue) = queues.get_mut(name) {
                 queue.push(Arc::clone(&message));
             }
-            self.bury(&name);
+            bury(queues, name);
         }
-        if bound == 0 { Confirmation::Unroutable } else { Confirmation::Published }
-    }
-
-    /// Moves the dead letters of a queue to where they belong.
-    fn bury(&mut self, name: &str) {
-        let Some(queue) = self.queues.get_mut(name).filter(|queue| queue.has_dead()) else {
-            return;
-        };
-        let target = queue.policy.dead_letters.clone();
-        let there = target.filter(|target| self.queues.contains_key(target));
-        // Looked up again: the line above needed all of them.
-        let Some(queue) = self.queues.get_mut(name) else { return };
-        if let Some(target) = there {
-            let dead = queue.take_dead();
-            if let Some(target) = self.queues.get_mut(&target) {
-                for message in dead {
-                    target.push(Arc::new(message));
-                }
-            }
-        } else if !queue.policy.keeps_dead_letters {
-            queue.drop_dead();
-        }
+        if bound.is_empty() { Confirmation::Unroutable } else { Confirmation::Published }
     }
 
     /// Starts to consume a queue that is there. Says how to ask for its messages.
@@ -193,7 +172,7 @@ impl State {
         let wake = Arc::new(Notify::new());
         let queue = self.queues.get_mut(name).ok_or_else(|| ended(name))?;
         queue.subscribe(Subscription::new(id, connection, prefetch, Arc::clone(&wake)));
-        self.bury(name);
+        bury(&mut self.queues, name);
         Ok((id, wake))
     }
 
@@ -230,7 +209,7 @@ impl State {
         if queue.policy.exclusive && !queue.has_consumers() {
             self.delete(name);
         } else {
-            self.bury(name);
+            bury(&mut self.queues, name);
         }
         count
     }
@@ -267,6 +246,27 @@ impl State {
         self.away = true;
         self.breaks += 1;
         self.end_everywhere(|_| true);
+    }
+}
+
+/// Moves the dead letters of a queue to where they belong.
+fn bury(queues: &mut BTreeMap<Arc<str>, Queue>, name: &str) {
+    let Some(queue) = queues.get_mut(name).filter(|queue| queue.has_dead()) else { return };
+    let target = queue.policy.dead_letters.clone();
+    let target = target.filter(|target| queues.contains_key(target));
+    // Looked up again: the line above needed all of them.
+    let Some(queue) = queues.get_mut(name) else { return };
+    let Some(target) = target else {
+        if !queue.policy.keeps_dead_letters {
+            queue.drop_dead();
+        }
+        return;
+    };
+    let dead = queue.take_dead();
+    if let Some(target) = queues.get_mut(&target) {
+        for message in dead {
+            target.push(Arc::new(message));
+        }
     }
 }
 
