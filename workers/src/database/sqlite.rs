@@ -42,8 +42,10 @@ impl SqliteConnection {
             let connection = rusqlite::Connection::open_with_flags(":memory:", flags)?;
             connection.busy_timeout(PATIENCE)?;
             connection.execute("ATTACH ?1 AS adjutant", [path])?;
-            // Sorts and lookup tables beyond 16 MiB go to temporary files.
-            connection.execute_batch("PRAGMA temp_store = file; PRAGMA cache_size = -16384")?;
+            // 16 MiB of pages; sorts beyond as much go to temporary files.
+            let settings = "PRAGMA temp_store = file; PRAGMA cache_size = -16384;
+                            PRAGMA adjutant.cache_size = -16384";
+            connection.execute_batch(settings)?;
             Ok(connection)
         });
         Ok(Self(Arc::new(Mutex::new(connection.await?))))
