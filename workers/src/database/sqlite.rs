@@ -19,7 +19,8 @@ const BATCHES: usize = 4;
 /// How long a lock may be waited for. Readers of a WAL wait only while it is being recovered.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection to a file, which it cannot write. The file is the schema `adjutant`.
+/// A connection to a file, which it cannot write. The file is the schema `adjutant`. If nobody else
+/// has it open, an empty write-ahead log stays behind: only who may write can take it away.
 pub(crate) struct SqliteConnection(Arc<Mutex<rusqlite::Connection>>);
 
 /// An answer, as it comes.

@@ -1,4 +1,4 @@
-//! `bank verify --sqlite`: a file that is not ours is no verdict, and an audit leaves no trace.
+//! `bank verify --sqlite`: a file that is not ours is no verdict, and an audit changes nothing.
 
 use std::path::Path;
 
