@@ -76,7 +76,7 @@ pub async fn the_same_id_accepted_by_many_at_once_is_one_command(open: Open) {
 }
 
 /// Law 4. Broken by taking the offset before the lock, or in the statement that takes the lock.
-pub async fn command_offsets_are_gapless_and_in_commit_order_under_concurrent_writers(open: Open) {
+pub async fn offsets_are_gapless_and_in_commit_order_under_concurrent_writers(open: Open) {
     let truth = open(3).await;
     let writers: Vec<_> = (0..8)
         .map(|writer| {

@@ -80,76 +80,74 @@ macro_rules! conformance {
     };
 }
 
-mod on {
-    conformance! {
-        [
-            postgres = crate::conformance::postgres,
-            #[cfg(feature = "embedded")]
-            sqlite_file = crate::conformance::sqlite::file,
-            #[cfg(feature = "embedded")]
-            sqlite_memory = crate::conformance::sqlite::memory,
+conformance! {
+    [
+        postgres = crate::conformance::postgres,
+        #[cfg(feature = "embedded")]
+        sqlite_file = crate::conformance::sqlite::file,
+        #[cfg(feature = "embedded")]
+        sqlite_memory = crate::conformance::sqlite::memory,
+    ]
+    {
+        accepting: [
+            a_command_accepted_twice_is_one_command,
+            an_id_twice_in_a_batch_is_one_command,
+            the_same_id_accepted_by_many_at_once_is_one_command,
+            offsets_are_gapless_and_in_commit_order_under_concurrent_writers,
+            an_unstorable_value_leaves_nothing_of_its_batch,
+            a_delayed_command_enters_the_log_when_it_is_due,
+            due_commands_enter_the_log_in_the_order_of_their_times,
+            a_large_batch_is_told_in_several_messages,
         ]
-        {
-            accepting: [
-                a_command_accepted_twice_is_one_command,
-                an_id_twice_in_a_batch_is_one_command,
-                the_same_id_accepted_by_many_at_once_is_one_command,
-                command_offsets_are_gapless_and_in_commit_order_under_concurrent_writers,
-                an_unstorable_value_leaves_nothing_of_its_batch,
-                a_delayed_command_enters_the_log_when_it_is_due,
-                due_commands_enter_the_log_in_the_order_of_their_times,
-                a_large_batch_is_told_in_several_messages,
-            ]
-            committing: [
-                a_checkpoint_moves_only_from_where_it_is,
-                two_owners_of_a_partition_move_its_checkpoint_once,
-                a_second_outcome_of_a_command_is_refused_with_all_its_effects,
-                a_taken_stream_version_is_refused,
-                a_command_that_is_not_in_the_log_has_no_effect,
-                a_rejection_that_was_decided_on_an_old_state_is_refused,
-                a_fence_that_holds_leaves_nothing_half_written,
-                an_unstorable_event_leaves_nothing_half_written,
-                event_offsets_are_gapless_under_concurrent_writers,
-                events_and_outcomes_say_the_same_positions,
-            ]
-            executing: [
-                the_second_try_sees_every_committed_event,
-                a_second_try_that_fails_writes_nothing,
-                a_stream_is_loaded_from_its_newest_usable_snapshot,
-                a_command_set_aside_comes_back_as_a_new_entry,
-                a_reply_carries_the_outcome,
-            ]
-            viewing: [
-                a_document_of_one_stream_that_two_partitions_feed_is_refused,
-                a_view_is_not_written_when_its_checkpoint_is_elsewhere,
-                documents_that_many_fold_at_once_lose_no_update,
-                a_fold_that_fails_writes_nothing,
-                documents_are_loaded_in_the_order_of_their_keys,
-                views_are_listed_by_prefix_and_page,
-            ]
-            relaying: [
-                outbox_rows_are_written_with_what_they_tell_or_not_at_all,
-                the_outbox_is_read_from_an_exact_lower_bound,
-                outbox_ids_are_never_used_again,
-                aged_rows_that_a_log_holds_are_dropped_and_no_others,
-                refused_messages_wait_in_the_outbox,
-            ]
-            querying: [
-                a_command_is_found_with_its_outcome,
-                commands_are_listed_newest_first_by_filter_and_page,
-                a_log_is_read_in_pages,
-                a_page_of_a_log_is_bounded_by_bytes,
-                the_events_of_a_stream_are_listed_after_a_version,
-                foreign_messages_are_counted,
-            ]
-            membership: [
-                a_member_is_live_while_it_beats,
-                a_member_that_leaves_is_gone,
-            ]
-            cancelling: [
-                an_accept_whose_caller_went_away_is_whole_or_nothing,
-                a_second_try_whose_caller_went_away_holds_nobody_up,
-            ]
-        }
+        committing: [
+            a_checkpoint_moves_only_from_where_it_is,
+            two_owners_of_a_partition_move_its_checkpoint_once,
+            a_second_outcome_of_a_command_is_refused_with_all_its_effects,
+            a_taken_stream_version_is_refused,
+            a_command_that_is_not_in_the_log_has_no_effect,
+            a_rejection_that_was_decided_on_an_old_state_is_refused,
+            a_fence_that_holds_leaves_nothing_half_written,
+            an_unstorable_event_leaves_nothing_half_written,
+            event_offsets_are_gapless_under_concurrent_writers,
+            events_and_outcomes_say_the_same_positions,
+        ]
+        executing: [
+            the_second_try_sees_every_committed_event,
+            a_second_try_that_fails_writes_nothing,
+            a_stream_is_loaded_from_its_newest_usable_snapshot,
+            a_command_set_aside_comes_back_as_a_new_entry,
+            a_reply_carries_the_outcome,
+        ]
+        viewing: [
+            a_document_of_one_stream_that_two_partitions_feed_is_refused,
+            a_view_is_not_written_when_its_checkpoint_is_elsewhere,
+            documents_that_many_fold_at_once_lose_no_update,
+            a_fold_that_fails_writes_nothing,
+            documents_are_loaded_in_the_order_of_their_keys,
+            views_are_listed_by_prefix_and_page,
+        ]
+        relaying: [
+            outbox_rows_are_written_with_what_they_tell_or_not_at_all,
+            the_outbox_is_read_from_an_exact_lower_bound,
+            outbox_ids_are_never_used_again,
+            aged_rows_that_a_log_holds_are_dropped_and_no_others,
+            refused_messages_wait_in_the_outbox,
+        ]
+        querying: [
+            a_command_is_found_with_its_outcome,
+            commands_are_listed_newest_first_by_filter_and_page,
+            a_log_is_read_in_pages,
+            a_page_of_a_log_is_bounded_by_bytes,
+            the_events_of_a_stream_are_listed_after_a_version,
+            foreign_messages_are_counted,
+        ]
+        membership: [
+            a_member_is_live_while_it_beats,
+            a_member_that_leaves_is_gone,
+        ]
+        cancelling: [
+            an_accept_whose_caller_went_away_is_whole_or_nothing,
+            a_second_try_whose_caller_went_away_holds_nobody_up,
+        ]
     }
 }
