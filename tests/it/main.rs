@@ -12,6 +12,7 @@ mod amqp_intake;
 mod broker;
 #[cfg(feature = "cli")]
 mod cli;
+mod conformance;
 mod documents;
 mod faults;
 mod http;
