@@ -56,7 +56,7 @@ impl Connection {
     /// The only row of an answer.
     pub(crate) async fn one(&mut self, question: Question) -> Result<Row, DatabaseError> {
         let mut rows = self.ask(question);
-        rows.next().await?.ok_or(DatabaseError::Postgres(sqlx::Error::RowNotFound))
+        rows.next().await?.ok_or(DatabaseError::NoRow)
     }
 
     pub(crate) async fn close(self) {

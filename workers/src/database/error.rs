@@ -12,6 +12,9 @@ pub enum DatabaseError {
     /// The path of a file cannot be given to SQLite.
     #[error("the path {0:?} is not UTF-8")]
     Path(std::path::PathBuf),
+    /// What every database of ours has one of is not there.
+    #[error("a row that must be there is missing; is this a database of ours?")]
+    NoRow,
     /// A value is not of its column's type (SQLite lets one be written).
     #[error("column `{column}` is no {expected}: {reason}")]
     Column {

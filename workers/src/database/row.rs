@@ -1,9 +1,10 @@
 //! A row of an answer, whichever database gave it.
 
+use std::sync::Arc;
+
 use rusqlite::types::Value as Stored;
 use serde_json::Value;
 use sqlx::{Row as _, TypeInfo, ValueRef, postgres::PgRow};
-use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

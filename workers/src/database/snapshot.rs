@@ -16,8 +16,8 @@ pub(crate) struct Snapshot {
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// How often readers of a file are opened anew before it counts as too busy. They take well under a
-/// millisecond; a commit that waits for a disk takes longer.
+/// How often the readers of a file begin before it counts as too busy. Three small reads take less
+/// time than a commit that waits for a disk: nearly always the first time will do.
 const ATTEMPTS: usize = 1_000;
 
 impl Snapshot {

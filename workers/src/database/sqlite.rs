@@ -19,7 +19,8 @@ const BATCHES: usize = 4;
 /// How long a lock may be waited for. Readers of a WAL wait only while it is being recovered.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection to a file, which it cannot write. The file is the schema `adjutant`.
+/// A connection to a file, which it cannot write. The file is the schema `adjutant`. If nobody else
+/// has it open, an empty write-ahead log stays behind: only who may write can take it away.
 pub(crate) struct SqliteConnection(Arc<Mutex<rusqlite::Connection>>);
 
 /// An answer, as it comes.
@@ -42,8 +43,10 @@ impl SqliteConnection {
             let connection = rusqlite::Connection::open_with_flags(":memory:", flags)?;
             connection.busy_timeout(PATIENCE)?;
             connection.execute("ATTACH ?1 AS adjutant", [path])?;
-            // Sorts and lookup tables beyond 16 MiB go to temporary files.
-            connection.execute_batch("PRAGMA temp_store = file; PRAGMA cache_size = -16384")?;
+            // 16 MiB of pages; sorts beyond as much go to temporary files.
+            let settings = "PRAGMA temp_store = file; PRAGMA cache_size = -16384;
+                            PRAGMA adjutant.cache_size = -16384";
+            connection.execute_batch(settings)?;
             Ok(connection)
         });
         Ok(Self(Arc::new(Mutex::new(connection.await?))))

@@ -155,6 +155,25 @@ async fn a_command_that_was_answered_202_must_have_its_outcome() {
 }
 
 #[tokio::test]
+async fn a_command_whose_time_has_not_come_needs_no_outcome() {
+    for store in [AnyStore::postgres().await, AnyStore::file()] {
+        let id = History::schedule(&store).await;
+        let path = std::env::temp_dir().join(format!("answers-{id}.ndjson"));
+        std::fs::write(&path, format!("{{\"id\":\"{id}\",\"code\":202}}\n")).unwrap();
+        let early = verify(&store.source(), Some(&path)).await.unwrap();
+        assert!(early.passed(), "{}", early.to_text());
+        assert_eq!(early.counts.scheduled, 1);
+
+        store.run("UPDATE adjutant.schedule SET due_at = clock_timestamp()").await;
+        let late = verify(&store.source(), Some(&path)).await.unwrap();
+        assert_eq!(failed(&late), [OUTCOMES]);
+        assert!(late.to_text().contains("was accepted and has no outcome"), "{}", late.to_text());
+        assert!(late.to_text().contains("was answered 202 and has no outcome"));
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_load_sees_how_far_a_file_is() {
     let store = AnyStore::file();
     let before = clock(&store.source()).await.unwrap();

@@ -1,4 +1,4 @@
-//! `bank verify --sqlite`: a file that is not ours is no verdict, and an audit leaves no trace.
+//! `bank verify --sqlite`: a file that is not ours is no verdict, and an audit changes nothing.
 
 use std::path::Path;
 
@@ -42,6 +42,29 @@ async fn a_file_is_audited_by_its_own_name_or_its_directorys() {
     let (code, verdict, _) = verify(&file.path()).await;
     assert_eq!(code, Some(0), "{verdict}");
     assert!(verdict["events_behind"]["projection.statements"].as_i64() > Some(0), "{verdict}");
+}
+
+/// Everything is still in the write-ahead log: of a service that runs, and of one that was killed.
+#[tokio::test]
+async fn a_file_is_audited_while_its_service_runs_and_after_its_death() {
+    let store = AnyStore::file();
+    let AnyStore::Sqlite(file) = &store else { unreachable!() };
+    let service = file.connect();
+    let reads = "BEGIN; SELECT count(*) FROM adjutant.commands";
+    service.execute_batch(reads).unwrap();
+    History::write(&store).await;
+    let (code, verdict, complaint) = verify(&file.path()).await;
+    assert_eq!(code, Some(0), "{verdict} {complaint}");
+    assert_eq!(verdict["counts"]["commands"], 37);
+
+    let dead = File::absent();
+    let log = |file: &File| file.directory().join("adjutant.sqlite-wal");
+    std::fs::copy(file.path(), dead.path()).unwrap();
+    std::fs::copy(log(file), log(&dead)).unwrap();
+    drop(service);
+    let (code, verdict, complaint) = verify(&dead.path()).await;
+    assert_eq!(code, Some(0), "{verdict} {complaint}");
+    assert_eq!(verdict["counts"]["commands"], 37);
 }
 
 #[tokio::test]

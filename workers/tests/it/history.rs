@@ -74,6 +74,39 @@ impl History {
         ids
     }
 
+    /// A command whose time comes in an hour.
+    pub(crate) async fn schedule(store: &AnyStore) -> Uuid {
+        let mut writer = store.writer().await;
+        let stream = StreamId::new("account", "later").unwrap();
+        let partition = PartitionCount::DEFAULT.of(&stream).0;
+        let id = Uuid::now_v7();
+        let bucket = PartitionCount::DEFAULT.of_bytes(id.as_bytes()).0;
+        let due = now() + time::Duration::HOUR;
+        let command = [
+            ("bucket", Number(bucket.into())),
+            ("id", Id(id)),
+            ("partition", Number(partition.into())),
+            ("stream", Text(stream.to_string())),
+            ("type", Text("account.open".to_owned())),
+            ("lane", Number(1)),
+            ("payload", Document(json!({}))),
+            ("not_before", Time(due)),
+            ("content_hash", Bytes(Vec::new())),
+            ("accepted_at", Time(now())),
+        ];
+        writer.insert("commands", command).await;
+        let wait = [
+            ("partition", Number(partition.into())),
+            ("due_at", Time(due)),
+            ("command_id", Id(id)),
+            ("bucket", Number(bucket.into())),
+            ("reason", Text("not_before".to_owned())),
+        ];
+        writer.insert("schedule", wait).await;
+        writer.close().await;
+        id
+    }
+
     async fn opened(&mut self, account: &str) -> Uuid {
         let event = "account.opened";
         let data = json!({ "owner": format!("owner of {account}") });

@@ -1,9 +1,14 @@
 //! `bank verify` on what a real run left: it agrees, and any single row that somebody changes makes
 //! exactly its own check fail. (Every kind of damage, on a history written for it: `audit`.)
 
+use serde_json::{Value, json};
+
 use crate::support::{
+    any_store::AnyStore,
     database::Database,
-    process::run,
+    file::File,
+    in_process::InProcess,
+    process::{program, run},
     site::{Site, verify},
     traffic::Traffic,
 };
@@ -13,7 +18,7 @@ const EVENT_DELETED: &str = "DELETE FROM adjutant.events WHERE (partition, \"off
 const OUTCOME_DOUBLED: &str = "ALTER TABLE adjutant.outcomes DROP CONSTRAINT outcomes_pkey;
      INSERT INTO adjutant.outcomes SELECT * FROM adjutant.outcomes WHERE status = 1 LIMIT 1";
 const VIEW_EDITED: &str = "UPDATE adjutant.views
-        SET value = jsonb_set(value, '{balance}', to_jsonb((value->>'balance')::bigint + 1))
+        SET value = jsonb_set(value, '{balance}', '-7')
       WHERE (view, key) = (SELECT view, key FROM adjutant.views WHERE view = 'balances' LIMIT 1)";
 const EVENT_OF_A_REJECTED_COMMAND: &str = "INSERT INTO adjutant.events
      SELECT c.partition, (SELECT max(\"offset\") + 1 FROM adjutant.events e WHERE e.partition = c.partition),
@@ -22,6 +27,14 @@ const EVENT_OF_A_REJECTED_COMMAND: &str = "INSERT INTO adjutant.events
        FROM adjutant.commands c JOIN adjutant.outcomes o ON o.command_id = c.id
       WHERE o.status = 2 LIMIT 1";
 
+/// Each tampering, and the check that must fail.
+const TAMPERINGS: [(&str, &str); 4] = [
+    ("no_holes", EVENT_DELETED),
+    ("every_command_one_outcome", OUTCOME_DOUBLED),
+    ("views_equal_fold", VIEW_EDITED),
+    ("rejected_changed_nothing", EVENT_OF_A_REJECTED_COMMAND),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_row_fails_exactly_its_own_check() {
     let (site, answers) = filled().await;
@@ -29,21 +42,74 @@ async fn a_changed_row_fails_exactly_its_own_check() {
     assert_eq!(code, 0, "{verdict}");
     assert_eq!(verdict["counts"]["commands"], answers.commands());
 
-    for (check, tampering) in [
-        ("no_holes", EVENT_DELETED),
-        ("every_command_one_outcome", OUTCOME_DOUBLED),
-        ("views_equal_fold", VIEW_EDITED),
-        ("rejected_changed_nothing", EVENT_OF_A_REJECTED_COMMAND),
-    ] {
+    for (check, tampering) in TAMPERINGS {
         let copy = site.database.copy().await;
         assert_eq!(copy.run(tampering).await, 1, "{tampering}");
         let (code, verdict) = verify(&copy, Some(answers.answers())).await;
-        let checks = verdict["checks"].as_object().unwrap();
-        assert_eq!(checks.len(), 4);
-        let failed: Vec<_> = checks.iter().filter(|(_, passed)| *passed != true).collect();
-        assert_eq!(failed.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [check], "{verdict}");
+        assert_fails_alone(check, &verdict);
         assert_eq!(code, 1);
     }
+}
+
+#[tokio::test]
+async fn a_changed_row_of_a_file_fails_exactly_its_own_check() {
+    let file = File::absent();
+    fill(&file).await;
+    let (code, verdict) = verify_file(&file).await;
+    assert_eq!(code, 0, "{verdict}");
+    assert_eq!(verdict["counts"]["commands"], 5 * 12);
+    assert_eq!(verdict["counts"]["rejected"], 5 * 2);
+
+    let original = AnyStore::Sqlite(file);
+    for (check, tampering) in TAMPERINGS {
+        let copy = original.copy().await;
+        assert!(copy.run(tampering).await > 0, "{tampering}");
+        let AnyStore::Sqlite(copy) = &copy else { unreachable!() };
+        let (code, verdict) = verify_file(copy).await;
+        assert_fails_alone(check, &verdict);
+        assert_eq!(code, 1);
+    }
+}
+
+fn assert_fails_alone(check: &str, verdict: &Value) {
+    let checks = verdict["checks"].as_object().unwrap();
+    assert_eq!(checks.len(), 4);
+    let failed: Vec<_> = checks.iter().filter(|(_, passed)| **passed != true).collect();
+    assert_eq!(failed.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [check], "{verdict}");
+}
+
+/// `bank verify --json --sqlite`: its exit code and its verdict.
+async fn verify_file(file: &File) -> (i32, Value) {
+    let mut command = program();
+    command.args(["verify", "--json", "--sqlite"]).arg(file.path());
+    let output = run(command).await;
+    let verdict = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("no verdict: {}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().expect("an exit code"), verdict)
+}
+
+/// What the store writes for five accounts: an opening, nine movements, two refusals.
+async fn fill(file: &File) {
+    let bank = InProcess::open(&file.path()).await;
+    let command = |account: usize, kind: &str, payload: Value| {
+        json!({
+            "type": format!("account.{kind}"), "stream": format!("account/acc-{account}"),
+            "payload": payload,
+        })
+    };
+    let all = |kind: &str, payload: Value| -> Vec<Value> {
+        (0..5).map(|account| command(account, kind, payload.clone())).collect()
+    };
+    bank.accept(&all("open", json!({ "owner": "Ada" }))).await;
+    for amount in 1..=3 {
+        bank.accept(&all("deposit", json!({ "amount": 100 * amount }))).await;
+        bank.accept(&all("deposit", json!({ "amount": 7 }))).await;
+        bank.work().await;
+        bank.accept(&all("withdraw", json!({ "amount": amount }))).await;
+    }
+    bank.accept(&all("withdraw", json!({ "amount": 1_000_000 }))).await;
+    bank.accept(&all("open", json!({ "owner": "Eve" }))).await;
+    bank.work().await;
 }
 
 /// What a short run leaves behind, with the answers that its clients were given.

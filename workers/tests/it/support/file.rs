@@ -2,25 +2,18 @@
 
 use std::path::PathBuf;
 
+use adjutant::store::sqlite::{SqliteSettings, SqliteStore};
 use rusqlite::Connection;
 
 pub(crate) struct File {
     directory: PathBuf,
 }
 
-/// The schema of the embedded store.
-const SCHEMA: &str = include_str!("../../../../migrations/sqlite/0001_main_path.sql");
-
 impl File {
     /// One with Adjutant's schema and 8 partitions.
     pub(crate) fn migrated() -> Self {
         let file = Self::absent();
-        let connection = Connection::open(file.path()).unwrap();
-        connection.execute_batch("PRAGMA journal_mode = wal").unwrap();
-        connection.execute_batch(SCHEMA).unwrap();
-        let identity = "INSERT INTO log_identity (only_row, log_id, partitions, initialised_at)
-                        VALUES (1, randomblob(16), 8, 0)";
-        connection.execute(identity, []).unwrap();
+        drop(SqliteStore::open(SqliteSettings::new(file.path())).unwrap());
         file
     }
 
@@ -31,9 +24,14 @@ impl File {
         Self { directory }
     }
 
-    /// A copy; nobody may have the original open.
+    /// A copy; nobody may write the original meanwhile.
     pub(crate) fn copy(&self) -> Self {
         let copy = Self::absent();
+        // Whoever had it open may not have closed it yet: all that is in the log goes to the file.
+        let original = Connection::open(self.path()).unwrap();
+        let all = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let blocked: i64 = original.query_row(all, [], |row| row.get(0)).unwrap();
+        assert_eq!(blocked, 0, "somebody reads the original");
         std::fs::copy(self.path(), copy.path()).unwrap();
         copy
     }
