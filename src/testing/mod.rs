@@ -2,13 +2,18 @@
 #![allow(missing_docs)]
 mod diff;
 mod given;
+mod given_view;
 mod subject;
 mod then;
+mod then_view;
 mod tree;
+mod view;
 mod wire;
 
 pub use given::{Given, drawn_id};
+pub use given_view::GivenView;
 pub use then::Then;
+pub use then_view::ThenView;
 pub use wire::EventList;
 
 use crate::message::Timestamp;

@@ -84,7 +84,11 @@ impl<A: Aggregate> Subject<A> {
 
     /// Folds a stored event, upcast if it is an old one.
     pub(super) fn fold(&mut self, event: &EncodedEvent) -> Result<(), String> {
-        self.state = folded(self.kind.as_ref(), std::mem::replace(&mut self.state, self.kind.empty()), event)?;
+        self.state = folded(
+            self.kind.as_ref(),
+            std::mem::replace(&mut self.state, self.kind.empty()),
+            event,
+        )?;
         self.version = self.version.next();
         Ok(())
     }
@@ -113,7 +117,8 @@ impl<A: Aggregate> Subject<A> {
             return Ok(Ended::Rejected(conflict, None));
         }
         let context = || self.context(around);
-        let decide = |state: &State| call("`decide`", || self.kind.decide(state, &envelope, &context()));
+        let decide =
+            |state: &State| call("`decide`", || self.kind.decide(state, &envelope, &context()));
         let first = match decide(&self.state) {
             Ok(decided) => decided,
             Err(panic) => return Ok(Ended::Dead(dead("handler_panicked", panic))),
@@ -217,7 +222,11 @@ impl<A: Aggregate> Subject<A> {
                  in memory:\n{difference}"
             ));
         }
-        Ok(Ended::Succeeded(Happened { events: decided.events, reply: decided.reply, state: Some(state) }))
+        Ok(Ended::Succeeded(Happened {
+            events: decided.events,
+            reply: decided.reply,
+            state: Some(state),
+        }))
     }
 }
 
@@ -267,7 +276,10 @@ impl<A: Aggregate> Ended<A> {
             }
             Self::Dead(failure) => format!("it is dead: {}: {}", failure.code, failure.message),
             Self::Succeeded(happened) => {
-                format!("it succeeded with these events:\n{}", diff::pretty(&shown(&happened.events)))
+                format!(
+                    "it succeeded with these events:\n{}",
+                    diff::pretty(&shown(&happened.events))
+                )
             }
         }
     }

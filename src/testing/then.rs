@@ -10,10 +10,7 @@ use super::{
     subject::{Ended, violation_line},
     wire::{shown, survives},
 };
-use crate::{
-    domain::Aggregate,
-    message::RawJson,
-};
+use crate::{domain::Aggregate, message::RawJson};
 
 /// What came of a command: each assertion panics at the caller's line if it does not hold, and
 /// may be followed by others, and by the next command.
