@@ -1,8 +1,13 @@
 //! test kit
 #![allow(missing_docs)]
 mod diff;
+mod generate;
 mod given;
 mod given_view;
+mod golden;
+mod history;
+mod replay;
+mod schema;
 mod subject;
 mod then;
 mod then_view;
@@ -10,11 +15,15 @@ mod tree;
 mod view;
 mod wire;
 
+pub use generate::commands;
 pub use given::{Given, drawn_id};
 pub use given_view::GivenView;
+pub use replay::{Replayable, assert_replayable, assert_replayable_with};
 pub use then::Then;
 pub use then_view::ThenView;
 pub use wire::EventList;
+
+pub use proptest;
 
 use crate::message::Timestamp;
 
