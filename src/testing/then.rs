@@ -14,7 +14,6 @@ use crate::{domain::Aggregate, message::RawJson};
 
 /// What came of a command: each assertion panics at the caller's line if it does not hold, and
 /// may be followed by others, and by the next command.
-#[must_use = "nothing is asserted yet"]
 pub struct Then<A: Aggregate> {
     given: Given<A>,
     command: String,

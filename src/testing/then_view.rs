@@ -14,7 +14,6 @@ use crate::{
 
 /// What became of a view: each assertion panics at the caller's line if it does not hold, and may
 /// be followed by others, and by more events.
-#[must_use = "nothing is asserted yet"]
 pub struct ThenView<P: Projection> {
     given: GivenView<P>,
     events: Vec<String>,
