@@ -16,7 +16,12 @@ use crate::{
 };
 
 /// Set to `1`, missing golden files of the newest schema versions are written.
-pub(super) const WRITE: &str = "ADJUTANT_WRITE_GOLDEN";
+const WRITE: &str = "ADJUTANT_WRITE_GOLDEN";
+
+/// Whether [`WRITE`] says so.
+pub(super) fn to_be_written() -> bool {
+    std::env::var(WRITE).is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
+}
 
 /// An event of each type that happened, by the name after the dot: the shortest.
 #[derive(Default)]
@@ -36,8 +41,12 @@ impl Samples {
 }
 
 /// Reads every golden file of the aggregate's events. An error names all that is wrong.
-pub(super) fn check<A: Aggregate>(directory: &Path, samples: &Samples) -> Result<(), String> {
-    let write = std::env::var(WRITE).is_ok_and(|value| !matches!(value.as_str(), "" | "0"));
+/// `write` those that are missing and can be.
+pub(super) fn check<A: Aggregate>(
+    directory: &Path,
+    samples: &Samples,
+    write: bool,
+) -> Result<(), String> {
     let mut wrong = Vec::new();
     for kind in A::Event::KINDS {
         let folder = directory.join(format!("{}.{}", A::TYPE, kind.name));

@@ -151,7 +151,8 @@ impl<A: Aggregate> Replayable<A> {
             }
         }
         if let Some(directory) = self.golden
-            && let Err(reason) = golden::check::<A>(&directory, &samples.borrow())
+            && let Err(reason) =
+                golden::check::<A>(&directory, &samples.borrow(), golden::to_be_written())
         {
             fail(&format!("golden files of `{name}`:\n{reason}"));
         }
