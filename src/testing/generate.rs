@@ -28,7 +28,7 @@ pub fn commands<A: Aggregate>() -> BoxedStrategy<A::Command> {
     if kinds.is_empty() {
         fail(&format!("`{}` has no commands", A::TYPE));
     }
-    let mut runner = runner(0, 1);
+    let mut runner = runner_that_rejects(0, 1, 10_000);
     for (kind, strategy) in A::Command::KINDS.iter().zip(&kinds) {
         if strategy.new_tree(&mut runner).is_err() {
             fail(&format!(
@@ -88,11 +88,16 @@ pub(super) fn sample_event<A: Aggregate>(kind: &MessageKind) -> Option<Value> {
 
 /// A runner that draws the same values for the same seed.
 pub(super) fn runner(seed: u64, cases: u32) -> TestRunner {
+    runner_that_rejects(seed, cases, 1_000_000)
+}
+
+/// `most_rejects` values may break their rules, over all cases.
+fn runner_that_rejects(seed: u64, cases: u32, most_rejects: u32) -> TestRunner {
     let config = Config {
         cases,
         failure_persistence: None,
         max_shrink_iters: 1024,
-        max_local_rejects: 200_000,
+        max_local_rejects: most_rejects,
         ..Config::default()
     };
     let mut bytes = [0; 32];

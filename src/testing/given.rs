@@ -180,10 +180,13 @@ impl<A: Aggregate> Given<A> {
             now: self.now,
             expected_version: self.expected_version.take(),
         };
-        self.subject.decide(command, &around).unwrap_or_else(|reason| {
-            let (name, stream) = (name_of::<A>(command), &self.subject.stream);
-            fail(&format!("`{name}` on {stream}: {reason}"))
-        })
+        match self.subject.decide(command, &around) {
+            Ok(ended) => ended,
+            Err(reason) => {
+                let (name, stream) = (name_of::<A>(command), &self.subject.stream);
+                fail(&format!("`{name}` on {stream}: {reason}"))
+            }
+        }
     }
 
     #[track_caller]
@@ -213,8 +216,10 @@ pub(super) fn nth_command_id(seed: u64, n: u64) -> CommandId {
 #[track_caller]
 pub(super) fn stream_of<A: Aggregate>(id: &str) -> StreamId {
     let id = id.strip_prefix(A::TYPE).and_then(|rest| rest.strip_prefix('/')).unwrap_or(id);
-    StreamId::new(A::TYPE, id)
-        .unwrap_or_else(|error| fail(&format!("given: `{id}` names no stream: {error}")))
+    match StreamId::new(A::TYPE, id) {
+        Ok(stream) => stream,
+        Err(error) => fail(&format!("given: `{id}` names no stream: {error}")),
+    }
 }
 
 /// An event as it stands in the store.

@@ -124,9 +124,14 @@ impl<A: Aggregate> Replayable<A> {
     /// Checks all of it; panics (as an assertion) at what does not hold.
     #[track_caller]
     pub fn assert(self) {
-        let seed = self.seed.map_or_else(seed_from_environment, Ok);
-        let seed = seed.unwrap_or_else(|reason| fail(&reason));
-        let commands = self.commands.unwrap_or_else(commands::<A>);
+        let seed = match self.seed.map_or_else(seed_from_environment, Ok) {
+            Ok(seed) => seed,
+            Err(reason) => fail(&reason),
+        };
+        let commands = match self.commands {
+            Some(commands) => commands,
+            None => commands::<A>(),
+        };
         let samples = RefCell::new(Samples::default());
         let histories = vec(commands, 0..=self.most_commands);
         let run = runner(seed, self.histories).run(&histories, |history| {

@@ -2,11 +2,12 @@ use serde_json::json;
 
 use super::{
     domain::{Dark, How, Lamp, Misbehave, Turn, Turned, turn, turned},
-    failure, says,
+    failure, lines_of_failures, says,
+    views::{Good, Levels},
 };
 use crate::{
     message::{CommandId, Metadata},
-    testing::{Given, START, drawn_id},
+    testing::{Given, GivenView, Replayable, START, drawn_id},
 };
 
 fn misbehaves(how: How) -> String {
@@ -45,6 +46,23 @@ fn another_event_is_shown_line_by_line_with_wire_names() {
             "\n-       \"to\": 4\n+       \"to\": 5\n",
         ],
     );
+}
+
+#[test]
+fn a_failure_points_at_the_line_of_the_test() {
+    let found = lines_of_failures(|| {
+        let given = Given::<Lamp>::nothing;
+        let _ = failure(|| given().when(turn(5)).then_no_events());
+        let _ = failure(|| given().when(turn(5)).then_rejected("already"));
+        let _ = failure(|| given().when(Misbehave { how: How::Random }));
+        let _ = failure(|| given().after(turn(0)));
+        let _ = failure(|| given().stream("no name"));
+        let _ = failure(|| Replayable::<Lamp>::new().no_golden_files().assert());
+        let _ = failure(|| GivenView::<Levels<Good>>::nothing().offset::<Lamp>("hall", 0));
+    });
+    let first = found[0].1;
+    let expected: Vec<_> = (0..7).map(|nth| (file!().to_owned(), first + nth)).collect();
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -104,7 +122,10 @@ fn a_decision_that_differs_when_made_again_fails_at_once() {
 #[test]
 fn an_event_that_loses_a_field_on_the_way_fails_at_once() {
     let message = misbehaves(How::ForgetInEvent);
-    says(&message, &["`lamp.forgetful` is another after", "-     lost: 7,", "+     lost: 0,"]);
+    says(
+        &message,
+        &["`lamp.forgetful` is another after", "-         lost: 7,", "+         lost: 0,"],
+    );
     let given = failure(|| Given::<Lamp>::events((super::domain::Forgetful { lost: 1 },)));
     says(&given, &["given: the event `lamp.forgetful` is another"]);
 }

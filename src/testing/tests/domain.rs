@@ -158,7 +158,7 @@ impl Aggregate for Lamp {
             // What a snapshot does not hold, and `evolve` asks all the same.
             LampEvent::Turned(turned) if !self.broken => self.level = turned.to,
             LampEvent::Turned(_) | LampEvent::OneWay(_) => {}
-            LampEvent::Forgetful(_) => self.broken = true,
+            LampEvent::Forgetful(forgetful) => self.broken = forgetful.lost == 0,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How a projection behaves.
-trait Behaviour: Default + Send + Sync + 'static {
+pub(super) trait Behaviour: Default + Send + Sync + 'static {
     const SCOPE: Scope = Scope::Stream;
     fn key(event: &EventRecord) -> String {
         event.stream.id().to_owned()
@@ -26,10 +26,10 @@ trait Behaviour: Default + Send + Sync + 'static {
 }
 
 #[derive(Default)]
-struct Levels<B>(PhantomData<B>);
+pub(super) struct Levels<B>(PhantomData<B>);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Level {
+pub(super) struct Level {
     level: u8,
     turns: u32,
     at: i64,
@@ -69,7 +69,7 @@ impl<B: Behaviour> Projection for Levels<B> {
 }
 
 #[derive(Default)]
-struct Good;
+pub(super) struct Good;
 impl Behaviour for Good {
     fn apply(view: &mut Option<Level>, turned: &Turned, event: &EventRecord) {
         match turned.to {
