@@ -42,7 +42,7 @@ pub(super) fn check<A: Aggregate>(commands: &[A::Command]) -> Result<Vec<Encoded
 }
 
 /// The state from all events must be the state from a snapshot at any cut and the events after it.
-fn replay_from_every_snapshot<A: Aggregate>(
+pub(super) fn replay_from_every_snapshot<A: Aggregate>(
     decided: &Subject<A>,
     events: &[EncodedEvent],
 ) -> Result<(), String> {

@@ -4,6 +4,7 @@ mod aggregates;
 mod domain;
 mod golden_files;
 mod replays;
+mod schemas;
 mod views;
 
 use std::{

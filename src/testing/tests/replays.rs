@@ -1,12 +1,12 @@
 use proptest::prelude::*;
 
 use super::{
-    domain::{Forgetful, How, Lamp, LampCommand, Misbehave, turn},
+    domain::{Forgetful, How, Lamp, LampCommand, LampEvent as BlinkerEvent, Misbehave, turn},
     failure, says,
 };
 use crate::{
     prelude::*,
-    testing::{Replayable, commands},
+    testing::{Replayable, commands, given, history, subject::Subject, wire},
 };
 
 fn turns() -> impl Strategy<Value = LampCommand> {
@@ -80,19 +80,15 @@ struct Blinker {
 impl Aggregate for Blinker {
     const TYPE: &'static str = "blinker";
     type Command = LampCommand;
-    type Event = super::domain::LampEvent;
+    type Event = BlinkerEvent;
     type Error = NoError;
     type Reply = ();
 
-    fn decide(
-        &self,
-        _: &LampCommand,
-        _: &Context,
-    ) -> Result<Decision<super::domain::LampEvent, ()>, NoError> {
+    fn decide(&self, _: &LampCommand, _: &Context) -> Result<Decision<BlinkerEvent, ()>, NoError> {
         Ok(Decision::event(Forgetful { lost: 0 }))
     }
 
-    fn evolve(&mut self, _: &super::domain::LampEvent) {
+    fn evolve(&mut self, _: &BlinkerEvent) {
         self.seen += 1;
         if self.seen == 3 {
             self.level = 1;
@@ -104,6 +100,28 @@ impl Aggregate for Blinker {
 fn an_event_that_counts_only_without_a_snapshot_before_it_is_found() {
     let run = || Replayable::<Blinker>::new().commands(turns()).no_golden_files().assert();
     says(&failure(run), &["`blinker` cannot be replayed", "-   \"level\": ", "+   \"level\": "]);
+}
+
+/// The check of the cuts alone, which decisions run ahead of.
+#[test]
+fn every_cut_of_a_history_is_tried() {
+    let event = wire::survives("blinker", &BlinkerEvent::from(Forgetful { lost: 0 })).unwrap();
+    let replay = |count| {
+        let events = vec![event.clone(); count];
+        let mut decided = Subject::<Blinker>::new(given::stream_of::<Blinker>("1"));
+        events.iter().for_each(|event| decided.fold(event).unwrap());
+        history::replay_from_every_snapshot(&decided, &events)
+    };
+    replay(2).unwrap();
+    let message = replay(3).unwrap_err();
+    says(
+        &message,
+        &[
+            "a snapshot at version 1 and the 2 events after it give another state than all 3",
+            "-   \"level\": 1",
+            "+   \"level\": 0",
+        ],
+    );
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, Validate, JsonSchema)]
@@ -125,19 +143,15 @@ struct Refuser;
 impl Aggregate for Refuser {
     const TYPE: &'static str = "refuser";
     type Command = PickyCommand;
-    type Event = super::domain::LampEvent;
+    type Event = BlinkerEvent;
     type Error = NoError;
     type Reply = ();
 
-    fn decide(
-        &self,
-        _: &PickyCommand,
-        _: &Context,
-    ) -> Result<Decision<super::domain::LampEvent, ()>, NoError> {
+    fn decide(&self, _: &PickyCommand, _: &Context) -> Result<Decision<BlinkerEvent, ()>, NoError> {
         Ok(Decision::none())
     }
 
-    fn evolve(&mut self, _: &super::domain::LampEvent) {}
+    fn evolve(&mut self, _: &BlinkerEvent) {}
 }
 
 #[test]
