@@ -21,6 +21,8 @@ pub mod service;
 pub mod signals;
 #[cfg(feature = "runtime")]
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "runtime")]
 pub mod worker;
 

@@ -54,11 +54,16 @@ impl Context {
         self.now
     }
 
+    /// The id that `command_id` draws as its n-th, counted from 0.
+    pub(crate) fn drawn_id(command_id: CommandId, n: u32) -> Uuid {
+        Uuid::new_v5(&command_id.0, &n.to_be_bytes())
+    }
+
     /// A new id, seeded by the command's: the n-th id drawn by a command is always the same one
     /// (UUID version 5, RFC 9562, in the namespace of the command's id).
     pub fn new_id(&self) -> Uuid {
         let n = self.ids_drawn.get();
         self.ids_drawn.set(n + 1);
-        Uuid::new_v5(&self.command_id.0, &n.to_be_bytes())
+        Self::drawn_id(self.command_id, n)
     }
 }

@@ -1,6 +1,8 @@
 //! Wire names: which message types an aggregate has, what they are called outside of Rust, and in
 //! which schema version they are written.
 
+use std::fmt::Debug;
+
 use serde::de::DeserializeOwned;
 
 use super::{RuleViolation, rules};
@@ -61,7 +63,7 @@ pub enum DecodeError {
 
 /// The commands or the events of an aggregate: an enum whose variants each hold one payload type.
 /// Implemented by [`commands!`](crate::commands) and [`events!`](crate::events).
-pub trait MessageSet: Clone + Send + Sync + Sized + 'static {
+pub trait MessageSet: Clone + Debug + Send + Sync + Sized + 'static {
     /// Every message type, in the order of declaration.
     const KINDS: &'static [MessageKind];
 

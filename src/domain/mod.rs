@@ -2,6 +2,8 @@
 //! clock, no randomness; time, ids and metadata come in by a [`Context`].
 
 mod aggregate;
+#[cfg(any(feature = "runtime", feature = "testing"))]
+mod checks;
 mod context;
 mod event_record;
 mod messages;
@@ -9,6 +11,11 @@ mod projection;
 mod registry;
 mod rules;
 mod service;
+
+#[cfg(any(feature = "runtime", feature = "testing"))]
+pub(crate) use checks::{key_that_is_none, version_conflict};
+#[cfg(feature = "testing")]
+pub(crate) use registry::{aggregate_type, projection_type};
 
 pub use aggregate::{Aggregate, Decision, DomainError, NoError};
 pub use context::Context;

@@ -17,6 +17,14 @@ use crate::message::{CommandEnvelope, Failure, GroupName, RawJson, is_name};
 /// The state of some aggregate.
 pub struct State(Box<dyn Any + Send + Sync>);
 
+#[cfg(feature = "testing")]
+impl State {
+    /// The state as its own type; `None` if it is another aggregate's.
+    pub(crate) fn get<A: Aggregate>(&self) -> Option<&A> {
+        self.0.downcast_ref()
+    }
+}
+
 /// An event that was decided, ready to be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedEvent {
@@ -232,12 +240,12 @@ impl Registry {
         if !is_name(P::NAME) {
             errors.push(format!("projection name `{}` must match [a-z][a-z0-9_]*", P::NAME));
         }
-        let names = projection.events().names().to_vec();
+        let typed = TypedProjection::new(projection);
+        let names = typed.projection.events().names().to_vec();
         if names.is_empty() {
             errors.push(format!("projection `{}` wants no events", P::NAME));
         }
-        self.selections.push((P::NAME, names.clone()));
-        let typed = TypedProjection { wanted: names.into_iter().collect(), projection };
+        self.selections.push((P::NAME, names));
         if self.projections.insert(P::NAME, Arc::new(typed)).is_some() {
             errors.push(format!("projection `{}` is registered twice", P::NAME));
         }
@@ -257,6 +265,18 @@ impl Registry {
             })
             .collect()
     }
+}
+
+/// What a registry keeps for `A`; for the test kit, which has no registry.
+#[cfg(feature = "testing")]
+pub(crate) fn aggregate_type<A: Aggregate>() -> Arc<dyn AggregateType> {
+    Arc::new(Typed::<A>(PhantomData))
+}
+
+/// What a registry keeps for `projection`; for the test kit, which has no registry.
+#[cfg(feature = "testing")]
+pub(crate) fn projection_type<P: Projection>(projection: P) -> Arc<dyn ProjectionType> {
+    Arc::new(TypedProjection::new(projection))
 }
 
 struct Typed<A>(PhantomData<fn() -> A>);
@@ -368,6 +388,13 @@ fn decode_stored<M: MessageSet>(event: &StoredEvent<'_>) -> Result<M, DecodeErro
 struct TypedProjection<P> {
     projection: P,
     wanted: std::collections::HashSet<String>,
+}
+
+impl<P: Projection> TypedProjection<P> {
+    fn new(projection: P) -> Self {
+        let wanted = projection.events().names().iter().cloned().collect();
+        Self { projection, wanted }
+    }
 }
 
 impl<P: Projection> ProjectionType for TypedProjection<P> {

@@ -7,7 +7,7 @@ use std::{
 
 use super::cache::CachedAggregate;
 use crate::{
-    domain::{AggregateType, CommandFailure, Context, Decided, StoredEvent},
+    domain::{AggregateType, CommandFailure, Context, Decided, StoredEvent, version_conflict},
     message::{CommandEnvelope, Failure, Timestamp},
     store::LoadedStream,
 };
@@ -30,16 +30,8 @@ pub(super) fn decide(
     command: &CommandEnvelope,
     now: Timestamp,
 ) -> Verdict {
-    if let Some(expected) = command.expected_version
-        && expected != current.version
-    {
-        return Verdict::Rejected(Failure {
-            code: "version_conflict".into(),
-            message: format!(
-                "the stream is at version {}, the command expects {expected}",
-                current.version
-            ),
-        });
+    if let Some(conflict) = version_conflict(command.expected_version, current.version) {
+        return Verdict::Rejected(conflict);
     }
     let context = Context::new(
         command.stream.clone(),

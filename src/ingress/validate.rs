@@ -2,7 +2,7 @@
 //! known before the database is asked is checked here, so that a refused command costs no
 //! transaction and an accepted one cannot fail its neighbours in a batch.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -217,39 +217,9 @@ impl Findings {
         }
     }
 
-    /// JSON can write U+0000 only as an escape: most payloads are cleared by a scan of their text.
     fn nul_in_payload(&mut self, text: &str, value: &Value) {
-        if text.contains("\\u0000") {
-            self.nul_within(&mut "/payload".to_owned(), value);
-        }
-    }
-
-    fn nul_within(&mut self, pointer: &mut String, value: &Value) {
-        let length = pointer.len();
-        match value {
-            Value::String(text) if text.contains('\0') => self.nul(pointer.clone()),
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    // Writing to a String cannot fail.
-                    let _ = write!(pointer, "/{index}");
-                    self.nul_within(pointer, item);
-                    pointer.truncate(length);
-                }
-            }
-            Value::Object(fields) => {
-                for (key, item) in fields {
-                    let escaped =
-                        key.replace('~', "~0").replace('/', "~1").replace('\0', "\\u0000");
-                    pointer.push('/');
-                    pointer.push_str(&escaped);
-                    if key.contains('\0') {
-                        self.nul(pointer.clone());
-                    }
-                    self.nul_within(pointer, item);
-                    pointer.truncate(length);
-                }
-            }
-            _ => {}
+        for pointer in RawJson::nul_pointers(text, value) {
+            self.nul(format!("/payload{pointer}"));
         }
     }
 

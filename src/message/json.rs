@@ -52,6 +52,51 @@ impl<'de> Deserialize<'de> for RawJson {
     }
 }
 
+/// PostgreSQL's `jsonb` holds every JSON text but one with the character U+0000.
+#[cfg(any(feature = "runtime", feature = "testing"))]
+impl RawJson {
+    /// Where the character U+0000 stands (JSON pointers, RFC 6901), in keys and in strings.
+    /// `value` is the parsed text: JSON can write the character only as an escape, so that most
+    /// texts are cleared without a look at it.
+    pub(crate) fn nul_pointers(text: &str, value: &serde_json::Value) -> Vec<String> {
+        let mut found = Vec::new();
+        if text.contains("\\u0000") {
+            nul_within(&mut String::new(), value, &mut found);
+        }
+        found
+    }
+}
+
+#[cfg(any(feature = "runtime", feature = "testing"))]
+fn nul_within(pointer: &mut String, value: &serde_json::Value, found: &mut Vec<String>) {
+    use serde_json::Value;
+    let length = pointer.len();
+    match value {
+        Value::String(text) if text.contains('\0') => found.push(pointer.clone()),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
+                nul_within(pointer, item, found);
+                pointer.truncate(length);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, item) in fields {
+                let escaped = key.replace('~', "~0").replace('/', "~1").replace('\0', "\\u0000");
+                pointer.push('/');
+                pointer.push_str(&escaped);
+                if key.contains('\0') {
+                    found.push(pointer.clone());
+                }
+                nul_within(pointer, item, found);
+                pointer.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
 impl RawJson {
     /// The value as a JSON tree, for answers that embed it. `null` if the text is no JSON, which
     /// only a bug in its source can bring about.

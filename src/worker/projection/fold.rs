@@ -8,7 +8,9 @@ use std::{
 };
 
 use crate::{
-    domain::{Document, EventRecord, Fold, ProjectionType, Registry, Scope, StoredEvent},
+    domain::{
+        Document, EventRecord, Fold, ProjectionType, Registry, Scope, StoredEvent, key_that_is_none,
+    },
     message::{GroupName, Offset, Partition, Position},
     store::{DocumentRow, DocumentWrite, Entry, EventEntry, StoreError},
 };
@@ -37,18 +39,16 @@ impl Folder {
                 let event = self.record(entries.partition, entry).map_err(bad)?;
                 let touched = catch_unwind(AssertUnwindSafe(|| self.projection.keys(&event)))
                     .map_err(|_| bad("`keys` panicked".to_owned()))?;
-                if let Some(key) = touched.iter().find(|key| key.is_empty() || key.len() > 512) {
-                    return Err(
-                        bad(format!("`{key}` is no key: it must have 1 to 512 bytes")).into()
-                    );
+                if let Some(reason) = key_that_is_none(&touched) {
+                    return Err(bad(reason).into());
                 }
                 for key in &touched {
                     let fed_by = keys.insert(key.clone(), entries.partition);
-                    let other = fed_by.filter(|fed_by| *fed_by != entries.partition);
-                    if self.projection.scope() == Scope::Stream && other.is_some() {
-                        let text =
-                            format!("`{key}` is fed by two partitions: declare Scope::Shared");
-                        return Err(bad(text).into());
+                    let scope = self.projection.scope();
+                    let refused =
+                        fed_by.and_then(|fed_by| scope.refuses(key, fed_by, entries.partition));
+                    if let Some(reason) = refused {
+                        return Err(bad(reason).into());
                     }
                 }
                 folds.push((run, event, touched));

@@ -103,89 +103,114 @@ fn happens(event: impl Into<AccountEvent>, balance: i64) -> Decision<AccountEven
 
 #[cfg(test)]
 mod tests {
-    use adjutant::message::{CommandId, Metadata, Version};
+    use adjutant::{
+        message::{CommandId, Metadata, Version},
+        testing::{Given, START, assert_replayable},
+    };
 
     use super::*;
     use crate::accounts::{Close, MAX_AMOUNT, Open};
 
-    fn decide(account: &Account, command: impl Into<AccountCommand>) -> Decided {
-        let stream = "account/acc-42".parse().unwrap();
-        let (id, now) = (CommandId::generate(), time::OffsetDateTime::UNIX_EPOCH);
-        let context = Context::new(stream, Version(0), id, Metadata::default(), now);
-        account.decide(&command.into(), &context)
-    }
-
-    /// Decides and folds; answers the balance.
-    fn execute(
-        account: &mut Account,
-        command: impl Into<AccountCommand>,
-    ) -> Result<i64, Rejection> {
-        let decision = decide(account, command)?;
-        decision.events.iter().for_each(|event| account.evolve(event));
-        Ok(decision.reply.balance)
-    }
-
-    fn opened() -> Account {
-        let mut account = Account::default();
-        execute(&mut account, Open { owner: "Ada".into() }).unwrap();
-        account
+    fn opened() -> Given<Account> {
+        Given::events((Opened { owner: "Ada".into() },))
     }
 
     #[test]
     fn money_goes_in_and_out_and_every_reply_is_the_new_balance() {
-        let mut account = opened();
-        assert_eq!(execute(&mut account, Deposit { amount: 500 }), Ok(500));
-        assert_eq!(execute(&mut account, Withdraw { amount: 200 }), Ok(300));
-        assert_eq!(execute(&mut account, Withdraw { amount: 300 }), Ok(0));
-        assert_eq!(execute(&mut account, Close {}), Ok(0));
-    }
-
-    #[test]
-    fn a_movement_carries_the_balance_it_leads_to() {
-        let mut account = opened();
-        execute(&mut account, Deposit { amount: 500 }).unwrap();
-        let decision = decide(&account, Withdraw { amount: 200 }).unwrap();
-        assert_eq!(decision.events, [AccountEvent::from(Withdrawn { amount: 200, balance: 300 })]);
+        Given::<Account>::nothing()
+            .when(Open { owner: "Ada".into() })
+            .then_events((Opened { owner: "Ada".into() },))
+            .then_reply(Reply { balance: 0 })
+            .when(Deposit { amount: 500 })
+            .then_events((Deposited { amount: 500, balance: 500 },))
+            .then_reply(Reply { balance: 500 })
+            .when(Withdraw { amount: 200 })
+            .then_events((Withdrawn { amount: 200, balance: 300 },))
+            .then_reply(Reply { balance: 300 })
+            .when(Withdraw { amount: 300 })
+            .then_reply(Reply { balance: 0 })
+            .when(Close {})
+            .then_events((Closed {},))
+            .then_reply(Reply { balance: 0 });
     }
 
     #[test]
     fn an_account_that_was_never_opened_refuses_everything_but_opening() {
-        let account = Account::default();
-        assert_eq!(decide(&account, Deposit { amount: 1 }), Err(Rejection::NotOpen));
-        assert_eq!(decide(&account, Withdraw { amount: 1 }), Err(Rejection::NotOpen));
-        assert_eq!(decide(&account, Close {}), Err(Rejection::NotOpen));
+        Given::<Account>::nothing()
+            .when(Deposit { amount: 1 })
+            .then_rejected("not_open")
+            .when(Withdraw { amount: 1 })
+            .then_rejected("not_open")
+            .when(Close {})
+            .then_rejected("not_open");
     }
 
     #[test]
     fn an_account_opens_once_and_a_closed_one_never_again() {
-        let mut account = opened();
         let open = Open { owner: "Bob".into() };
-        assert_eq!(decide(&account, open.clone()), Err(Rejection::AlreadyOpen));
-        execute(&mut account, Close {}).unwrap();
-        assert_eq!(decide(&account, open), Err(Rejection::Closed));
-        assert_eq!(decide(&account, Deposit { amount: 1 }), Err(Rejection::Closed));
-        assert_eq!(decide(&account, Withdraw { amount: 1 }), Err(Rejection::Closed));
-        assert_eq!(decide(&account, Close {}), Err(Rejection::Closed));
+        opened()
+            .when(open.clone())
+            .then_rejected("already_open")
+            .and()
+            .after(Close {})
+            .when(open)
+            .then_rejected("closed")
+            .when(Deposit { amount: 1 })
+            .then_rejected("closed")
+            .when(Withdraw { amount: 1 })
+            .then_rejected("closed")
+            .when(Close {})
+            .then_rejected("closed");
     }
 
     #[test]
     fn nobody_takes_out_more_than_is_there_or_closes_what_is_not_empty() {
-        let mut account = opened();
-        execute(&mut account, Deposit { amount: 10 }).unwrap();
-        let short = Rejection::InsufficientFunds { asked: 11, balance: 10 };
-        assert_eq!(decide(&account, Withdraw { amount: 11 }), Err(short));
-        assert_eq!(decide(&account, Close {}), Err(Rejection::BalanceNotZero { balance: 10 }));
+        opened()
+            .after(Deposit { amount: 10 })
+            .when(Withdraw { amount: 11 })
+            .then_error(Rejection::InsufficientFunds { asked: 11, balance: 10 })
+            .when(Close {})
+            .then_error(Rejection::BalanceNotZero { balance: 10 });
     }
 
     #[test]
-    fn the_balance_has_a_limit_and_no_amount_overflows() {
-        let mut account = opened();
-        for _ in 0..MAX_BALANCE / MAX_AMOUNT {
-            execute(&mut account, Deposit { amount: MAX_AMOUNT }).unwrap();
-        }
-        assert_eq!(decide(&account, Deposit { amount: 1 }), Err(Rejection::BalanceLimit));
-        assert_eq!(decide(&account, Deposit { amount: i64::MAX }), Err(Rejection::BalanceLimit));
-        let refused = decide(&opened(), Withdraw { amount: i64::MAX }).unwrap_err();
+    fn the_rules_bound_what_one_command_may_say() {
+        opened()
+            .when(Deposit { amount: 0 })
+            .then_invalid(["/amount"])
+            .when(Withdraw { amount: MAX_AMOUNT + 1 })
+            .then_invalid(["/amount"])
+            .when(Open { owner: String::new() })
+            .then_invalid(["/owner"]);
+    }
+
+    #[test]
+    fn the_balance_has_a_limit() {
+        opened()
+            .and_events((Deposited { amount: MAX_AMOUNT, balance: MAX_BALANCE - 1 },))
+            .when(Deposit { amount: 1 })
+            .then_reply(Reply { balance: MAX_BALANCE })
+            .when(Deposit { amount: 1 })
+            .then_rejected("balance_limit");
+    }
+
+    /// By hand, because the kit refuses such commands by their rules, as the ingress does.
+    #[test]
+    fn an_amount_that_came_past_the_rules_does_not_overflow() {
+        let account = Account { status: Status::Open, balance: 1 };
+        let decide = |command: AccountCommand| {
+            let stream = "account/acc-42".parse().unwrap();
+            let (id, who) = (CommandId::generate(), Metadata::default());
+            account.decide(&command, &Context::new(stream, Version(1), id, who, START))
+        };
+        let refused = decide(Deposit { amount: i64::MAX }.into()).unwrap_err();
+        assert_eq!(refused, Rejection::BalanceLimit);
+        let refused = decide(Withdraw { amount: i64::MAX }.into()).unwrap_err();
         assert_eq!(refused.code(), "insufficient_funds");
+    }
+
+    #[test]
+    fn accounts_are_replayable_and_old_events_stay_readable() {
+        assert_replayable::<Account>();
     }
 }

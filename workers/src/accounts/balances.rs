@@ -5,6 +5,7 @@ use adjutant::prelude::*;
 use super::{Account, AccountEvent, Status};
 
 /// Maintains the view.
+#[derive(Default)]
 pub struct Balances;
 
 /// A document of the view.
@@ -62,5 +63,47 @@ impl Balance {
     fn moved_to(&mut self, balance: i64) {
         self.balance = balance;
         self.entries += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adjutant::testing::GivenView;
+
+    use super::*;
+    use crate::accounts::{Closed, Deposited, Opened, Withdrawn};
+
+    fn balance(owner: &str, balance: i64, entries: u64) -> Balance {
+        Balance { owner: owner.into(), balance, entries, status: Status::Open }
+    }
+
+    #[test]
+    fn a_balance_follows_the_movements_of_its_account() {
+        let opened = Opened { owner: "Ada".into() };
+        GivenView::<Balances>::nothing()
+            .when::<Account>("acc-42", (opened, Deposited { amount: 500, balance: 500 }))
+            .then_document("acc-42", &balance("Ada", 500, 1))
+            .then_version("acc-42", 2)
+            .when::<Account>("acc-42", (Withdrawn { amount: 200, balance: 300 },))
+            .then_document("acc-42", &balance("Ada", 300, 2))
+            .then_version("acc-42", 3)
+            .when::<Account>("acc-42", (Withdrawn { amount: 300, balance: 0 }, Closed {}))
+            .then_document("acc-42", &Balance { status: Status::Closed, ..balance("Ada", 0, 3) });
+    }
+
+    #[test]
+    fn accounts_do_not_touch_each_other() {
+        GivenView::<Balances>::document("a", &balance("Ada", 7, 1))
+            .when::<Account>("b", (Opened { owner: "Bob".into() },))
+            .then_document("a", &balance("Ada", 7, 1))
+            .then_document("b", &balance("Bob", 0, 0))
+            .then_keys(["a", "b"]);
+    }
+
+    #[test]
+    fn a_movement_of_an_account_that_nobody_opened_stops_the_view() {
+        GivenView::<Balances>::nothing()
+            .when::<Account>("a", (Deposited { amount: 1, balance: 1 },))
+            .then_stopped("was never opened");
     }
 }

@@ -58,14 +58,3 @@ fn events_keep_their_json() {
     event(withdrawn.into(), "withdrawn", r#"{"amount":200,"balance":500}"#);
     event(Closed {}.into(), "closed", "{}");
 }
-
-#[test]
-fn what_breaks_a_rule_is_told_with_its_pointer() {
-    let pointers = |command: AccountCommand| -> Vec<String> {
-        command.violations().into_iter().map(|broken| broken.pointer).collect()
-    };
-    assert_eq!(pointers(Open { owner: String::new() }.into()), ["/owner"]);
-    assert_eq!(pointers(Deposit { amount: 0 }.into()), ["/amount"]);
-    assert_eq!(pointers(Withdraw { amount: super::MAX_AMOUNT + 1 }.into()), ["/amount"]);
-    assert!(pointers(Close {}.into()).is_empty());
-}

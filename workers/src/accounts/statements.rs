@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{Account, AccountEvent};
 
 /// Maintains the view.
+#[derive(Default)]
 pub struct Statements;
 
 /// What an entry of a statement says happened.
@@ -66,5 +67,33 @@ impl Projection for Statements {
         let at = at.map_err(|error| ProjectionError(format!("time of {key}: {error}")))?;
         *view = Some(Entry { kind, amount, balance, at });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adjutant::testing::{GivenView, START};
+
+    use super::*;
+    use crate::accounts::{Closed, Deposited, Opened, Withdrawn};
+
+    fn entry(kind: EntryKind, amount: i64, balance: i64, at: &str) -> Entry {
+        Entry { kind, amount, balance, at: at.into() }
+    }
+
+    #[test]
+    fn each_event_is_an_entry_of_its_own_with_its_time() {
+        let opened = Opened { owner: "Ada".into() };
+        let (midnight, later) = ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z");
+        GivenView::<Statements>::nothing()
+            .when::<Account>("acc-42", (opened, Deposited { amount: 500, balance: 500 }))
+            .then_document("acc-42/00000001", &entry(EntryKind::Opened, 0, 0, midnight))
+            .then_document("acc-42/00000002", &entry(EntryKind::Deposited, 500, 500, midnight))
+            .and()
+            .at(START + time::Duration::HOUR)
+            .when::<Account>("acc-42", (Withdrawn { amount: 500, balance: 0 }, Closed {}))
+            .then_document("acc-42/00000003", &entry(EntryKind::Withdrawn, 500, 0, later))
+            .then_document("acc-42/00000004", &entry(EntryKind::Closed, 0, 0, later))
+            .then_version("acc-42/00000004", 1);
     }
 }
