@@ -1,25 +1,26 @@
 //! A running process: the roles it has, wired together, from start to a clean stop.
 
-#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
-mod backing;
 mod declare;
-#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
-mod gauges;
 #[cfg(feature = "http")]
 mod reports;
-#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
+#[cfg(all(
+    feature = "http",
+    any(feature = "embedded", all(feature = "postgres", feature = "rabbitmq"))
+))]
 mod server;
 mod workers;
 
-#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
-#[cfg(feature = "embedded")]
-pub use backing::EmbeddedSettings;
-#[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
-pub use backing::{Backing, ServicesSettings};
 #[cfg(feature = "http")]
 pub use reports::OwnershipByHash;
+#[cfg(all(feature = "http", feature = "embedded"))]
+pub use server::EmbeddedSettings;
 #[cfg(all(feature = "http", feature = "postgres", feature = "rabbitmq"))]
-pub use server::{Server, ServerError, ServerSettings, serve, stop_signal};
+pub use server::ServicesSettings;
+#[cfg(all(
+    feature = "http",
+    any(feature = "embedded", all(feature = "postgres", feature = "rabbitmq"))
+))]
+pub use server::{Backing, Server, ServerError, ServerSettings, serve, stop_signal};
 
 use std::{
     sync::{

@@ -1,17 +1,15 @@
 //! The whole service in one call: database, broker, roles, HTTP and AMQP intake, admin server. What
 //! `bank serve` and `examples/minimal.rs` start.
 
+mod backing;
+mod gauges;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
-use super::ServicesSettings;
-use super::{
-    Backing, OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError, backing::Opened,
-    groups_of,
-};
+use super::{OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError, groups_of};
 use crate::{
     broker::Broker,
     domain::Service,
@@ -22,6 +20,13 @@ use crate::{
     observe::{BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics},
     store::{Role, Store, StoreError},
 };
+
+pub use backing::Backing;
+#[cfg(feature = "embedded")]
+pub use backing::EmbeddedSettings;
+use backing::Opened;
+#[cfg(all(feature = "postgres", feature = "rabbitmq"))]
+pub use backing::ServicesSettings;
 
 /// How long a process that could not start takes at most to leave.
 const AFTER_FAILED_START: Duration = Duration::from_secs(5);
@@ -101,6 +106,13 @@ pub enum ServerError {
     /// A URL is missing from the environment.
     #[error("{0} is not set; it must say where {1} is, for example {2}")]
     MissingUrl(&'static str, &'static str, &'static str),
+    /// URLs were given to a service that was built without PostgreSQL and RabbitMQ.
+    #[cfg(not(all(feature = "postgres", feature = "rabbitmq")))]
+    #[error(
+        "{DATABASE_URL} and {AMQP_URL} are set, but this service was built without the features \
+         postgres and rabbitmq; build it with both, or unset them"
+    )]
+    OnlyEmbedded,
     /// The process cannot hear signals.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -134,7 +146,7 @@ impl Server {
         }
         let metrics = install_metrics()?;
         let rest = CancellationToken::new();
-        let Opened { store, broker, gauges } = settings.backing.open().await?;
+        let Opened { store, broker, readings } = settings.backing.open().await?;
         // A broker that is away does not make this process less ready: intake goes on without it.
         let health =
             Health::new().require(StoreCheck(store.clone())).show(BrokerCheck(broker.clone()));
@@ -149,7 +161,7 @@ impl Server {
             settings: settings.process.clone(),
         })
         .await?;
-        super::gauges::start(&process, gauges, groups_of(&service), rest.clone());
+        gauges::start(&process, readings, groups_of(&service), rest.clone());
         let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
         let intake = match has_intake.then(|| start_intake(&settings, parts, &process)) {
             None => Intake::default(),
@@ -207,24 +219,27 @@ pub async fn serve(service: Service) -> Result<(), ServerError> {
     Ok(())
 }
 
+const DATABASE_URL: &str = "ADJUTANT_DATABASE_URL";
+const AMQP_URL: &str = "ADJUTANT_AMQP_URL";
+
 fn backing_by_environment() -> Result<Backing, ServerError> {
-    let (database, amqp) = ("ADJUTANT_DATABASE_URL", "ADJUTANT_AMQP_URL");
     let set = |name: &'static str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    match (set(database), set(amqp)) {
+    match (set(DATABASE_URL), set(AMQP_URL)) {
+        #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
         (Some(database), Some(amqp)) => {
             Ok(Backing::Services(Box::new(ServicesSettings::new(database, amqp))))
         }
+        #[cfg(not(all(feature = "postgres", feature = "rabbitmq")))]
+        (Some(_), Some(_)) => Err(ServerError::OnlyEmbedded),
         #[cfg(feature = "embedded")]
-        (None, None) => {
-            Ok(Backing::Embedded(super::EmbeddedSettings::new(super::EmbeddedSettings::DIRECTORY)))
-        }
+        (None, None) => Ok(Backing::Embedded(EmbeddedSettings::new(EmbeddedSettings::DIRECTORY))),
         (None, _) => {
             let example = "postgres://root@127.0.0.1:5432/test";
-            Err(ServerError::MissingUrl(database, "PostgreSQL", example))
+            Err(ServerError::MissingUrl(DATABASE_URL, "PostgreSQL", example))
         }
         (_, None) => {
             let example = "amqp://guest:guest@127.0.0.1:5672";
-            Err(ServerError::MissingUrl(amqp, "RabbitMQ", example))
+            Err(ServerError::MissingUrl(AMQP_URL, "RabbitMQ", example))
         }
     }
 }

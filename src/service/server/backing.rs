@@ -7,7 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServerError;
-use crate::{broker::Broker, message::PartitionCount, store::Store};
+use crate::{
+    broker::Broker,
+    message::{GroupName, PartitionCount},
+    store::Store,
+};
 
 /// Where a service keeps what it must not lose, and how its parts reach each other.
 #[derive(Clone, Debug)]
@@ -78,15 +82,15 @@ impl EmbeddedSettings {
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
     pub(super) broker: Arc<dyn Broker>,
-    pub(super) gauges: Gauges,
+    /// `None`: they keep their gauges themselves.
+    pub(super) readings: Option<Box<dyn Readings>>,
 }
 
-/// What only one kind of store or broker can tell.
-pub(super) enum Gauges {
-    #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
-    Services(Arc<crate::store::postgres::PostgresStore>, crate::broker::rabbitmq::RabbitBroker),
-    #[cfg(feature = "embedded")]
-    Embedded,
+/// What must be asked for from time to time.
+#[async_trait::async_trait]
+pub(super) trait Readings: Send + Sync {
+    /// Reads and sets the gauges.
+    async fn take(&self, groups: &[GroupName]);
 }
 
 impl Backing {
@@ -102,10 +106,11 @@ impl Backing {
 
 #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 mod services {
-    use super::{Arc, Gauges, Opened, ServerError, ServicesSettings, Store as _};
+    use super::{Arc, GroupName, Opened, Readings, ServerError, ServicesSettings, Store as _};
     use crate::{
         broker::rabbitmq::RabbitBroker,
         execute::RetryPolicy,
+        observe::names,
         store::{
             StoreError,
             postgres::{MigrateError, PostgresStore, migrate},
@@ -118,8 +123,36 @@ mod services {
         Ok(Opened {
             store: store.clone(),
             broker: Arc::new(rabbit.clone()),
-            gauges: Gauges::Services(store, rabbit),
+            readings: Some(Box::new(Asked { store, rabbit })),
         })
+    }
+
+    struct Asked {
+        store: Arc<PostgresStore>,
+        rabbit: RabbitBroker,
+    }
+
+    #[async_trait::async_trait]
+    impl Readings for Asked {
+        async fn take(&self, groups: &[GroupName]) {
+            match self.store.oldest_snapshot_age().await {
+                Ok(seconds) => metrics::gauge!("adjutant_oldest_snapshot_seconds").set(seconds),
+                Err(error) => {
+                    tracing::debug!(%error, "the age of the oldest snapshot is not known");
+                }
+            }
+            match self.rabbit.queue_depths(groups).await {
+                Ok(depths) => {
+                    for (queue, messages, consumers) in depths {
+                        let labels = [("queue", queue)];
+                        metrics::gauge!(names::QUEUE_MESSAGES, &labels).set(f64::from(messages));
+                        metrics::gauge!("adjutant_queue_consumers", &labels)
+                            .set(f64::from(consumers));
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the queues' depths are not known"),
+            }
+        }
     }
 
     async fn connect(settings: &ServicesSettings) -> Result<Arc<PostgresStore>, ServerError> {
@@ -152,7 +185,7 @@ mod services {
 
 #[cfg(feature = "embedded")]
 mod embedded {
-    use super::{Arc, EmbeddedSettings, Gauges, Opened, ServerError, Store as _};
+    use super::{Arc, EmbeddedSettings, Opened, ServerError, Store as _};
     use crate::store::StoreError;
     use crate::{
         broker::local::{LocalBroker, LocalSettings},
@@ -167,6 +200,6 @@ mod embedded {
         let opened = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await;
         let store = Arc::new(opened.map_err(|error| StoreError::Internal(error.to_string()))??);
         let broker = LocalBroker::new(LocalSettings::default(), store.identity().partitions);
-        Ok(Opened { store, broker: Arc::new(broker), gauges: Gauges::Embedded })
+        Ok(Opened { store, broker: Arc::new(broker), readings: None })
     }
 }
