@@ -1,59 +1,16 @@
 //! The service with nothing installed: SQLite in a directory, the broker in the process.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
     api::Api,
+    directory::Directory,
     eventually,
     process::{Bank, Launch, program, run},
 };
-
-/// A directory of a test's own; gone with it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        Self(std::env::temp_dir().join(format!("adjutant-embedded-{}", Uuid::new_v4().simple())))
-    }
-
-    fn launch(&self) -> Launch {
-        Launch::new("all").set("embedded.directory", self.0.display())
-    }
-
-    /// `bank verify` of what is there.
-    async fn verify(&self, answers: Option<&Path>) -> (i32, Value) {
-        let mut command = program();
-        command.args(["verify", "--json", "--sqlite"]).arg(&self.0);
-        if let Some(answers) = answers {
-            command.arg("--answers").arg(answers);
-        }
-        let output = run(command).await;
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        let verdict = serde_json::from_str(&printed).unwrap_or_else(|_| {
-            panic!("no verdict: {printed}{}", String::from_utf8_lossy(&output.stderr))
-        });
-        (output.status.code().expect("an exit code"), verdict)
-    }
-
-    fn count(&self, sql: &str) -> i64 {
-        let read_only = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let file = self.0.join("adjutant.sqlite");
-        let database = rusqlite::Connection::open_with_flags(file, read_only).unwrap();
-        database.query_row(sql, [], |row| row.get(0)).unwrap()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The first lines: what a newcomer reads and copies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,7 +20,7 @@ async fn the_first_lines_say_where_it_is_and_what_to_try() {
     command
         .arg("serve")
         .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--set"])
-        .arg(format!("embedded.directory={}", directory.0.display()))
+        .arg(format!("embedded.directory={}", directory.path().display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true);
@@ -132,7 +89,7 @@ async fn what_was_answered_survives_kill_9_with_a_thousand_commands_unfinished()
     println!("{unfinished} commands were accepted and unfinished when it was killed");
     assert!(unfinished > 1_000, "{unfinished}");
 
-    let answers = directory.0.join("answers.ndjson");
+    let answers = directory.path().join("answers.ndjson");
     let lines: Vec<String> =
         answered.iter().map(|id| json!({ "id": id, "code": 202 }).to_string()).collect();
     std::fs::write(&answers, lines.join("\n")).expect("written");
@@ -177,12 +134,26 @@ async fn one_url_without_the_other_is_an_error_that_explains_itself() {
     assert!(words.contains("single roles need PostgreSQL and RabbitMQ"), "{words}");
 }
 
+/// Other programs' addresses are none of ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stray_urls_change_nothing() {
+    let directory = Directory::new();
+    let launch = directory
+        .launch()
+        .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nowhere")
+        .env("AMQP_URL", "amqp://127.0.0.1:1");
+    let mut bank = launch.start().await;
+    Api(bank.api()).open("acc-1").await;
+    assert_eq!(bank.stop().await.0.code(), Some(0));
+    assert_eq!(directory.count("SELECT count(*) FROM commands"), 1);
+}
+
 /// What is answered is on disk: the system's own count of syncs against the store's of commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_commit_is_synced() {
     let directory = Directory::new();
     let mut bank = directory.launch().start().await;
-    let trace = directory.0.join("trace");
+    let trace = directory.path().join("trace");
     let mut strace = tokio::process::Command::new("strace")
         .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"])
         .arg(&trace)
@@ -230,7 +201,7 @@ async fn a_demo_runs_embedded_and_passes_every_check() {
     let directory = Directory::new();
     let mut demo = program();
     demo.args(["demo", "--json", "--commands", "2000", "--accounts", "50", "--set"])
-        .arg(format!("embedded.directory={}", directory.0.display()));
+        .arg(format!("embedded.directory={}", directory.path().display()));
     let output = run(demo).await;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();

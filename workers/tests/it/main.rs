@@ -6,6 +6,7 @@
 mod absence;
 mod audit;
 mod bench;
+mod carry;
 mod config;
 mod demo;
 mod embedded;

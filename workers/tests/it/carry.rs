@@ -1,0 +1,149 @@
+//! `bank move`: an embedded database becomes a PostgreSQL one, whole or not at all.
+
+use std::process::Output;
+
+use serde_json::json;
+
+use crate::support::{
+    api::Api,
+    directory::Directory,
+    process::{program, run},
+    site::Site,
+};
+
+async fn carry(directory: &Directory, site: &Site) -> Output {
+    let mut command = program();
+    command.args(["move", "--from"]).arg(directory.path()).args(["--to", &site.database.url()]);
+    run(command).await
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Accounts with a history, commands that are not finished, one that is not due yet.
+async fn fill(directory: &Directory) {
+    let mut demo = program();
+    demo.args(["demo", "--commands", "1000", "--accounts", "20", "--set"])
+        .arg(format!("embedded.directory={}", directory.path().display()));
+    let output = run(demo).await;
+    assert!(output.status.success(), "{}", words(&output));
+    let mut bank = directory.launch().set("worker.batch", 1).start().await;
+    let api = Api(bank.api());
+    let later = json!({ "type": "account.deposit", "stream": "account/acc-later",
+                        "payload": { "amount": 1 }, "not_before": "2999-01-01T00:00:00Z" });
+    assert_eq!(api.request("POST", "/v1/commands", &[], &later).await.status, 202);
+    let lines: Vec<String> = (0..500)
+        .map(|_| {
+            json!({ "type": "account.open", "stream": format!("account/{}", uuid::Uuid::now_v7()),
+                    "payload": { "owner": "Grüße \u{1F980}" } })
+            .to_string()
+        })
+        .collect();
+    assert_eq!(api.batch(&lines).await.len(), 500);
+    bank.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_carried_over_and_work_goes_on_there() {
+    let directory = Directory::new();
+    fill(&directory).await;
+    let count = |table: &str| directory.count(&format!("SELECT count(*) FROM {table}"));
+    let unfinished = count("commands") - count("outcomes");
+    assert!(unfinished > 1, "{unfinished}");
+    let site = Site::with_partitions(8).await;
+    let output = carry(&directory, &site).await;
+    println!("{}{unfinished} were unfinished", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}", words(&output));
+
+    let mut look = site.look().await;
+    for (table, here) in [
+        ("SELECT count(*) FROM adjutant.commands", count("commands")),
+        ("SELECT count(*) FROM adjutant.command_log", count("command_log")),
+        ("SELECT count(*) FROM adjutant.events", count("events")),
+        ("SELECT count(*) FROM adjutant.outcomes", count("outcomes")),
+        ("SELECT count(*) FROM adjutant.checkpoints", count("checkpoints")),
+        ("SELECT count(*) FROM adjutant.views", count("views")),
+        ("SELECT count(*) FROM adjutant.schedule", count("schedule")),
+    ] {
+        assert_eq!(look.number(table).await, here, "{table}");
+        assert!(here > 0, "{table} has something to carry");
+    }
+
+    // What was unfinished is finished there; the one that is not due waits.
+    let mut bank = site.launch("all").start().await;
+    crate::support::eventually("all but the scheduled one is finished", async || {
+        (look.unfinished().await == 1).then_some(())
+    })
+    .await;
+    let api = Api(bank.api());
+    let opened = api.open("acc-new").await;
+    assert_eq!(api.balance_after("acc-new", &opened).await, 0);
+    crate::support::eventually("the audit agrees", async || {
+        let (code, _) = site.verify(None).await;
+        (code == 0).then_some(())
+    })
+    .await;
+    assert_eq!(bank.stop().await.0.code(), Some(0));
+
+    // A second time there is something already.
+    let again = carry(&directory, &site).await;
+    assert_eq!(again.status.code(), Some(2), "{}", words(&again));
+    assert!(words(&again).contains("is not empty"), "{}", words(&again));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_cannot_be_is_refused_and_changes_nothing() {
+    let directory = Directory::new();
+    let site = Site::with_partitions(8).await;
+    let nothing = carry(&directory, &site).await;
+    assert!(words(&nothing).contains("there is no such file"), "{}", words(&nothing));
+
+    let bank = directory.launch().start().await;
+    Api(bank.api()).open("acc-1").await;
+    let served = carry(&directory, &site).await;
+    assert!(words(&served).contains("another process"), "{}", words(&served));
+    drop(bank);
+
+    let mut elsewhere = program();
+    elsewhere
+        .args(["move", "--from"])
+        .arg(directory.path())
+        .args(["--to", "mysql://me:secret@x/y"]);
+    let elsewhere = run(elsewhere).await;
+    assert_eq!(elsewhere.status.code(), Some(2));
+    let said = words(&elsewhere);
+    assert!(said.contains("is no PostgreSQL") && !said.contains("secret"), "{said}");
+
+    // Set up for another number of partitions, with nothing in it: the positions would not fit.
+    let other = Site::with_partitions(4).await;
+    other.launch("ingress").start().await.stop().await;
+    let refused = carry(&directory, &other).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", words(&refused));
+    assert!(words(&refused).contains("partitions"), "{}", words(&refused));
+}
+
+/// The comparison must be able to fail: here the target changes what it is given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_does_not_arrive_as_it_was_undoes_the_move() {
+    let directory = Directory::new();
+    let mut bank = directory.launch().start().await;
+    Api(bank.api()).open("acc-1").await;
+    assert_eq!(bank.stop().await.0.code(), Some(0));
+    let site = Site::with_partitions(8).await;
+    site.launch("ingress").start().await.stop().await; // sets it up
+    site.database
+        .run(
+            "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN NEW.data := jsonb_build_object('owner', 'Mallory'); RETURN NEW; END $$;
+             CREATE TRIGGER meddle BEFORE INSERT ON adjutant.events
+             FOR EACH ROW EXECUTE FUNCTION meddle()",
+        )
+        .await;
+    let output = carry(&directory, &site).await;
+    let said = words(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("events: 0 of 1 rows arrived as they were"), "{said}");
+    let mut look = site.look().await;
+    assert_eq!(look.number("SELECT count(*) FROM adjutant.commands").await, 0);
+}
