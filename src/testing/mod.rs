@@ -166,6 +166,8 @@ mod given_view;
 mod golden;
 mod history;
 mod replay;
+#[cfg(feature = "embedded")]
+mod running;
 mod schema;
 mod subject;
 #[cfg(test)]
@@ -180,6 +182,8 @@ pub use generate::commands;
 pub use given::{Given, drawn_id};
 pub use given_view::GivenView;
 pub use replay::{Replayable, assert_replayable, assert_replayable_with};
+#[cfg(feature = "embedded")]
+pub use running::RunningService;
 pub use then::Then;
 pub use then_view::ThenView;
 pub use wire::EventList;

@@ -10,6 +10,8 @@ mod statements;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod running;
 
 pub use account::{Account, MAX_BALANCE, Reply, Status};
 pub use balances::{Balance, Balances};
