@@ -25,6 +25,8 @@ pub const OUTBOX_ROWS: &str = "adjutant_outbox_rows";
 pub const OUTBOX_OLDEST_SECONDS: &str = "adjutant_outbox_oldest_seconds";
 /// Transactions that the SQLite store committed; each is one sync of its file.
 pub const SQLITE_COMMITS_TOTAL: &str = "adjutant_sqlite_commits_total";
+/// Size of the SQLite store's write-ahead log.
+pub const SQLITE_WAL_BYTES: &str = "adjutant_sqlite_wal_bytes";
 /// Messages that a broker answered for, by route (`commands`, `events`, `reply`, `intake_dlq`) and
 /// result (`published`, `unroutable`, `refused`; without an answer `timeout`, `unavailable`).
 pub const BROKER_PUBLISHED_TOTAL: &str = "adjutant_broker_published_total";
@@ -64,6 +66,7 @@ pub fn describe() {
     describe_gauge!(OUTBOX_ROWS, "Rows in the outbox, counted up to the intake's limit");
     describe_gauge!(OUTBOX_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest outbox row");
     describe_counter!(SQLITE_COMMITS_TOTAL, "Transactions that the SQLite store committed");
+    describe_gauge!(SQLITE_WAL_BYTES, Unit::Bytes, "Size of the SQLite store's write-ahead log");
     describe_counter!(
         BROKER_PUBLISHED_TOTAL,
         "Messages published, by route and the broker's answer"

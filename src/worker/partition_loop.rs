@@ -161,6 +161,10 @@ impl PartitionLoop {
     /// Applies the log from the next offset up to `to`.
     async fn apply_log(&self, state: &mut State, to: Offset) -> Result<(), Interruption> {
         while state.next <= to {
+            // A long way to go must not hold up a process that is told to stop.
+            if self.stop.is_cancelled() {
+                return Err(Interruption::Stopped);
+            }
             let left = usize::try_from(to.0 - state.next.0 + 1).unwrap_or(usize::MAX);
             let limit = left.min(self.parts.settings.max_entries);
             let entries = self.read_log(state.next, limit).await?;

@@ -175,7 +175,8 @@ pub enum Scenario {
 /// `bank move`
 #[derive(Debug, Args)]
 pub struct MoveArgs {
-    /// The directory of the embedded database. Nothing may serve it meanwhile; it stays as it is.
+    /// The directory of the embedded database. Nothing may serve it meanwhile, nor afterwards: a file
+    /// MOVED in it says where the data lives now.
     #[arg(long, value_name = "DIRECTORY", default_value = "adjutant-data")]
     pub from: PathBuf,
     /// The PostgreSQL database (postgres://…); it must hold nothing yet.

@@ -71,6 +71,8 @@ impl EmbeddedSettings {
     pub const DATABASE: &'static str = "adjutant.sqlite";
     /// The directory of a service that was told of none.
     pub const DIRECTORY: &'static str = "adjutant-data";
+    /// A file of this name in the directory says where its data lives now: it is served no more.
+    pub const MOVED: &'static str = "MOVED";
 
     /// The defaults for a database in this directory.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
@@ -193,6 +195,10 @@ mod embedded {
     };
 
     pub(super) async fn open(settings: &EmbeddedSettings) -> Result<Opened, ServerError> {
+        let moved = settings.directory.join(EmbeddedSettings::MOVED);
+        if let Ok(place) = std::fs::read_to_string(&moved) {
+            return Err(ServerError::Moved { marker: moved, place: place.trim().to_owned() });
+        }
         let path = settings.directory.join(EmbeddedSettings::DATABASE);
         let settings =
             SqliteSettings { partitions: settings.partitions, ..SqliteSettings::new(path) };

@@ -86,6 +86,19 @@ pub enum ServerError {
     #[cfg(feature = "embedded")]
     #[error(transparent)]
     Embedded(#[from] crate::store::sqlite::SqliteOpenError),
+    /// The embedded database was carried over to PostgreSQL.
+    #[cfg(feature = "embedded")]
+    #[error(
+        "this data was moved to {place}: serving it here would split the truth in two. Set \
+         ADJUTANT_DATABASE_URL and ADJUTANT_AMQP_URL; or, if the move is to be forgotten, delete {}",
+        marker.display()
+    )]
+    Moved {
+        /// The file that says so.
+        marker: std::path::PathBuf,
+        /// Where it is.
+        place: String,
+    },
     /// A role does not start.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -27,6 +27,7 @@ mod storable;
 mod streams;
 mod transaction;
 mod views;
+mod wal;
 mod writer;
 
 use std::{path::PathBuf, sync::Mutex, time::Duration};

@@ -1,7 +1,7 @@
 //! Opening a file: the lock, the connections and their settings.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -14,6 +14,7 @@ use super::{
     engine::{Engine, Threads},
     readers::Readers,
     schema::{self, NewIdentity, SchemaError},
+    wal::WriteAheadLog,
     writer::{Commits, Committer, Writer},
 };
 use crate::{message::PartitionCount, store::Identity};
@@ -103,6 +104,9 @@ pub enum SqliteOpenError {
     },
 }
 
+/// How long a connection waits for a lock.
+pub(super) const BUSY: Duration = Duration::from_secs(5);
+
 /// An advisory lock, held as long as this exists (also if the process dies, the system lets it go).
 pub(super) struct LockFile(#[expect(dead_code, reason = "held, not used")] File);
 
@@ -113,8 +117,7 @@ impl LockFile {
         lock.push(".lock");
         let lock = PathBuf::from(lock);
         let failed = |source| SqliteOpenError::File { path: lock.clone(), source };
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
-        let file = file.map_err(failed)?;
+        let file = make_file(&lock).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
@@ -133,9 +136,11 @@ pub(super) fn open(
     let file_failed = |source| SqliteOpenError::File { path: path.clone(), source };
     let failed = |source| SqliteOpenError::Database { path: path.clone(), source };
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory).map_err(file_failed)?;
+        make_directory(directory).map_err(file_failed)?;
     }
     let lock = LockFile::take(path)?;
+    // SQLite gives the log and its index the permissions of the file.
+    make_file(path).map_err(file_failed)?;
     let connection = write_connection(path)?;
     let new = NewIdentity {
         log_id: settings.log_id,
@@ -157,10 +162,29 @@ pub(super) fn open(
         clock: settings.clock.clone(),
         partitions: identity.partitions,
         commits: commits.clone(),
+        log: WriteAheadLog::of(path),
     };
     let writer = Writer::start(committer, lock, settings.queue).map_err(file_failed)?;
     let threads = Threads { readers, writer, decide_within: settings.decide_within };
     Ok((Engine::Threads(threads), identity, commits))
+}
+
+/// For nobody but its owner: what is in it is anybody's money.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+/// Opens a file; one that is made is for nobody but its owner.
+fn make_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 fn explain(path: &Path, error: SchemaError) -> SqliteOpenError {
@@ -214,7 +238,7 @@ pub(super) fn memory() -> Result<Connection, rusqlite::Error> {
 
 fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     // Somebody may look at the file with a tool, and hold a lock for a moment.
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY)?;
     // 16 MiB of pages.
     connection.pragma_update(None, "cache_size", -16_384)?;
     // Every statement of this store.

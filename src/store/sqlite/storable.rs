@@ -25,6 +25,7 @@ pub(super) fn json(text: &str) -> Result<&str, StoreError> {
     if text.contains("\\u") {
         check_escapes(text)?;
     }
+    check_numbers(text)?;
     Ok(text)
 }
 
@@ -58,6 +59,56 @@ fn check_escapes(text: &str) -> Result<(), StoreError> {
     if high_before { refuse("half of a surrogate pair") } else { Ok(()) }
 }
 
+/// The most digits that PostgreSQL's `numeric` has before and after the decimal point.
+const MOST_DIGITS: i64 = 131_072;
+const MOST_DECIMALS: i64 = 16_383;
+
+/// Refuses numbers that `jsonb` cannot hold exactly. The text is valid JSON.
+fn check_numbers(text: &str) -> Result<(), StoreError> {
+    let is_number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
+    // Outside of strings these characters stand in numbers only, but for the `e` of words.
+    for (place, part) in outside_of_strings(text) {
+        for token in part.split(|c: char| !is_number(c)) {
+            if token.len() > 4 && token.contains(|c: char| c.is_ascii_digit()) && is_too_wide(token)
+            {
+                let text = format!("the number {token:.40} near byte {place} has too many digits");
+                return Err(StoreError::Unstorable(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_too_wide(number: &str) -> bool {
+    let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
+    let Ok(exponent) = exponent.parse::<i64>() else { return true };
+    let (whole, decimals) = (whole.len() as i64, decimals.len() as i64);
+    whole.saturating_add(exponent) > MOST_DIGITS
+        || decimals.saturating_sub(exponent) > MOST_DECIMALS
+}
+
+/// The parts between strings, with the place where each begins.
+fn outside_of_strings(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut rest = Some((0, text));
+    std::iter::from_fn(move || {
+        let (place, part) = rest.take()?;
+        let Some(quote) = part.find('"') else { return Some((place, part)) };
+        let mut escaped = false;
+        let inside = part.get(quote + 1..).unwrap_or_default();
+        let end = inside.find(|c: char| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        if let Some(end) = end {
+            let behind = quote + 1 + end + 1;
+            rest = part.get(behind..).map(|behind_it| (place + behind, behind_it));
+        }
+        part.get(..quote).map(|before| (place, before))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,10 +122,13 @@ mod tests {
             r#""\u00e4 \n \\ \" \ud83d\ude00!""#,
             r#""\ud83d\ude00\ud83d\ude00""#,
             r#"{"a":"\\\\u0000","b":[1.5e300,null]}"#,
+            r#"{"a":"\"1e-20000\"","1e-20000":1e-300,"b":true}"#,
         ] {
             assert!(json(good).is_ok(), "{good}");
         }
         for bad in [
+            r#"{"a\"":500,"x":1e-20000}"#,
+            "[-1.5E-16383]",
             "",
             "{",
             "{} {}",

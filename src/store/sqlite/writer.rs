@@ -5,6 +5,7 @@
 use std::{
     collections::VecDeque,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +22,7 @@ use super::{
     job::{Answer, Job},
     open::LockFile,
     transaction::Transaction,
+    wal::WriteAheadLog,
 };
 use crate::{message::PartitionCount, observe::names, store::StoreError};
 
@@ -80,10 +82,11 @@ pub(super) struct Committer {
     pub(super) clock: ClockSource,
     pub(super) partitions: PartitionCount,
     pub(super) commits: Commits,
+    pub(super) log: WriteAheadLog,
 }
 
 impl Committer {
-    fn run(self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut waiting = VecDeque::new();
         loop {
             if waiting.is_empty() {
@@ -96,6 +99,7 @@ impl Committer {
                 waiting.push_back(job);
             }
             self.run_batch(&mut waiting);
+            self.log.tend(&self.connection);
         }
     }
 
@@ -149,7 +153,9 @@ impl Committer {
         };
         transaction.execute("SAVEPOINT job", ()).map_err(broken)?;
         let changes_before = self.connection.total_changes();
-        let keep = job.run(&transaction);
+        // A panic must not end the writer: it is a failure of this transaction.
+        let ran = catch_unwind(AssertUnwindSafe(|| job.run(&transaction)));
+        let keep = ran.map_err(|_| Failed::rolled_back("a job of the store panicked"))?;
         if self.connection.is_autocommit() {
             // A full disk and the like: SQLite rolled everything back by itself.
             return Err(Failed::rolled_back("an error of the disk ended a shared transaction"));

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use adjutant::store::postgres::MigrateError;
 
+use crate::config::SecretUrl;
 use source::Source;
 use tables::TABLES;
 use target::Target;
@@ -42,6 +43,19 @@ pub enum MoveError {
         /// How many rows it has.
         rows: i64,
     },
+    /// Somebody serves it.
+    #[error("{0} processes serve the target; they keep what they know of its log. Stop them first")]
+    Served(i64),
+    /// It was carried over, but that could not be written down.
+    #[error(
+        "everything was carried over, but {path} could not be written: {reason}. Do not serve this directory any more"
+    )]
+    Marker {
+        /// The marker.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The target was set up for another number of partitions.
     #[error(
         "the target has {target} partitions and the source {source_partitions}; that number is fixed when a database is initialised. Move into a database that is not initialised yet"
@@ -73,18 +87,23 @@ pub enum MoveError {
 impl MoveError {
     /// Whether it was asked for wrongly.
     pub fn is_misuse(&self) -> bool {
-        matches!(self, Self::NoTarget(_) | Self::NotEmpty { .. } | Self::Partitions { .. })
+        matches!(
+            self,
+            Self::NoTarget(_) | Self::NotEmpty { .. } | Self::Partitions { .. } | Self::Served(_)
+        )
     }
 }
 
 /// What was carried over: each table and how many rows, all of which were compared.
 pub type Moved = Vec<(&'static str, i64)>;
 
-/// Moves. The source must not be served meanwhile; it is only read and stays as it is.
+/// Moves. The source must not be served meanwhile. Its data is only read; afterwards a marker says
+/// where it lives now, so that it is not served by mistake.
 pub async fn carry(directory: PathBuf, url: &str) -> Result<Moved, MoveError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(MoveError::NoTarget(crate::config::SecretUrl::new(url).to_string()));
+        return Err(MoveError::NoTarget(SecretUrl::new(url).to_string()));
     }
+    let place = SecretUrl::new(url).to_string();
     let source = Source::open(directory)?;
     let mut target = Target::open(url, &source.identity()).await?;
     let mut moved = Moved::new();
@@ -107,5 +126,6 @@ pub async fn carry(directory: PathBuf, url: &str) -> Result<Moved, MoveError> {
         moved.push((table.name, rows));
     }
     target.commit().await?;
+    source.mark_moved(&place)?;
     Ok(moved)
 }

@@ -60,6 +60,13 @@ impl Source {
         MoveError::Source { path: self.path.clone(), reason }
     }
 
+    /// So that nobody serves it by mistake.
+    pub(super) fn mark_moved(&self, place: &str) -> Result<(), MoveError> {
+        let path = self.path.with_file_name(EmbeddedSettings::MOVED);
+        std::fs::write(&path, format!("{place}\n"))
+            .map_err(|error| MoveError::Marker { path, reason: error.to_string() })
+    }
+
     pub(super) fn identity(&self) -> Identity {
         self.store.identity()
     }

@@ -41,6 +41,12 @@ impl Target {
                 return Err(MoveError::NotEmpty { table: table.name, rows });
             }
         }
+        let served = "SELECT count(*) FROM adjutant.members
+                       WHERE heartbeat_at > clock_timestamp() - interval '10 seconds'";
+        let served = sqlx::query_scalar(served).fetch_one(&mut target.connection).await?;
+        if served > 0 {
+            return Err(MoveError::Served(served));
+        }
         // Positions that clients hold stay valid, and so does what they are positions of.
         sqlx::query("UPDATE adjutant.log_identity SET log_id = $1")
             .bind(identity.log_id.0)
@@ -106,7 +112,9 @@ impl Target {
         if let Err(error) = analyzed {
             tracing::info!(%error, "the tables' statistics were not gathered; autovacuum does it later");
         }
-        self.connection.close().await
+        // It is committed: a connection that cannot say goodbye changes nothing.
+        let _ = self.connection.close().await;
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Asks databases about a run: the audit, and the measurement of a load. The service has stores of
 //! its own, and nothing here shares code with them.
 //!
-//! One [`Connection`] speaks to either kind of database, one [`Row`] answers for it; a [`Question`]
+//! One `Connection` speaks to either kind of database, one `Row` answers for it; a `Question`
 //! is written once where both understand it. SQLite's file is attached under the name that the
 //! schema has in PostgreSQL, `adjutant`.
 

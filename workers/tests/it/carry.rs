@@ -86,6 +86,10 @@ async fn everything_is_carried_over_and_work_goes_on_there() {
     .await;
     assert_eq!(bank.stop().await.0.code(), Some(0));
 
+    // The directory is not served any more: there is one truth.
+    let refused = directory.launch().output().await;
+    assert!(words(&refused).contains("was moved to postgres://"), "{}", words(&refused));
+
     // A second time there is something already.
     let again = carry(&directory, &site).await;
     assert_eq!(again.status.code(), Some(2), "{}", words(&again));

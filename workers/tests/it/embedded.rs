@@ -94,6 +94,11 @@ async fn what_was_answered_survives_kill_9_with_a_thousand_commands_unfinished()
         answered.iter().map(|id| json!({ "id": id, "code": 202 }).to_string()).collect();
     std::fs::write(&answers, lines.join("\n")).expect("written");
     let mut bank = directory.launch().start().await;
+    for file in ["", "adjutant.sqlite", "adjutant.sqlite-wal", "adjutant.sqlite.lock"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(directory.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file} is for its owner only: {mode:o}");
+    }
     eventually("all is finished and visible", async || {
         let (code, _) = directory.verify(Some(&answers)).await;
         (code == 0).then_some(())
