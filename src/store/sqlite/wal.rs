@@ -20,6 +20,7 @@ const READERS: Duration = Duration::from_millis(200);
 
 pub(super) struct WriteAheadLog {
     path: PathBuf,
+    large: u64,
     look_at: Instant,
 }
 
@@ -28,7 +29,7 @@ impl WriteAheadLog {
     pub(super) fn of(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push("-wal");
-        Self { path: path.into(), look_at: Instant::now() }
+        Self { path: path.into(), large: LARGE, look_at: Instant::now() }
     }
 
     /// Between two transactions of the writer. Readers that stay longer than a moment (an audit)
@@ -40,7 +41,7 @@ impl WriteAheadLog {
         self.look_at = Instant::now() + EVERY;
         let size = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
         metrics::gauge!(names::SQLITE_WAL_BYTES).set(size as f64);
-        if size <= LARGE {
+        if size <= self.large {
             return;
         }
         let restarted = connection.busy_timeout(READERS).and_then(|()| {
@@ -55,6 +56,53 @@ impl WriteAheadLog {
         }
         if let Err(error) = connection.busy_timeout(BUSY) {
             tracing::warn!(%error, "the writer waits for locks only {READERS:?} from now on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log in which there is always a reader, as overlapping readers make it.
+    #[test]
+    fn a_large_log_begins_anew_once_its_readers_have_left_it() {
+        let name = format!("adjutant-wal-{}.sqlite", uuid::Uuid::new_v4().simple());
+        let database = std::env::temp_dir().join(name);
+        let writer = Connection::open(&database).unwrap();
+        writer.pragma_update(None, "journal_mode", "WAL").unwrap();
+        writer.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (0)").unwrap();
+        let reader = Connection::open(&database).unwrap();
+        let look = |reader: &Connection| {
+            reader.execute_batch("BEGIN; SELECT x FROM t").unwrap();
+        };
+        let mut log = WriteAheadLog { large: 64 * 1024, ..WriteAheadLog::of(&database) };
+        let path = log.path.clone();
+        let size = || std::fs::metadata(&path).unwrap().len();
+        let write = |log: &mut WriteAheadLog| {
+            for _ in 0..64 {
+                writer.execute_batch("INSERT INTO t VALUES (randomblob(4096))").unwrap();
+            }
+            log.look_at = Instant::now();
+            log.tend(&writer);
+        };
+
+        look(&reader);
+        write(&mut log);
+        assert!(size() > log.large, "a reader is in it: {}", size());
+        reader.execute_batch("COMMIT").unwrap();
+        look(&reader); // the next one has come before the log was written back
+        reader.execute_batch("COMMIT").unwrap();
+        write(&mut log);
+        assert_eq!(size(), 0);
+        // It goes on afterwards, and the writer waits for locks as before.
+        writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        let waits: i64 = writer.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap();
+        assert_eq!(u128::try_from(waits).unwrap(), BUSY.as_millis());
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = database.as_os_str().to_owned();
+            file.push(suffix);
+            let _ = std::fs::remove_file(file);
         }
     }
 }
