@@ -2,7 +2,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::pedantic))]
 
 #[cfg(feature = "runtime")]
+#[macro_use]
+mod planted;
+
+#[cfg(feature = "runtime")]
 pub mod broker;
+mod chance;
 pub mod domain;
 #[cfg(feature = "runtime")]
 pub mod execute;
@@ -19,6 +24,8 @@ pub mod relay;
 pub mod service;
 #[cfg(feature = "runtime")]
 pub mod signals;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 #[cfg(feature = "runtime")]
 pub mod store;
 #[cfg(feature = "testing")]

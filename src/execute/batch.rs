@@ -2,7 +2,7 @@
 //! writes.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -47,7 +47,7 @@ pub(super) struct Known<'a> {
 const NO_SNAPSHOT: i16 = i16::MIN;
 
 /// The streams of a batch as they are known, or why one is not readable here.
-pub(super) type Streams = HashMap<StreamId, Result<Arc<CachedAggregate>, String>>;
+pub(super) type Streams = BTreeMap<StreamId, Result<Arc<CachedAggregate>, String>>;
 
 /// The result: what to write, and the aggregates as they will be.
 pub(super) struct Decisions {
@@ -100,7 +100,7 @@ pub(super) fn decide_all(
         commit: CommandCommit::default(),
         streams,
         envelopes: BTreeMap::new(),
-        seen: HashSet::new(),
+        seen: BTreeSet::new(),
     };
     for run in runs {
         for entry in &run.entries {
@@ -126,7 +126,7 @@ struct Batch<'a> {
     commit: CommandCommit,
     streams: Streams,
     envelopes: BTreeMap<Partition, Vec<EventEnvelope>>,
-    seen: HashSet<CommandId>,
+    seen: BTreeSet<CommandId>,
 }
 
 impl Batch<'_> {
@@ -244,7 +244,7 @@ impl Batch<'_> {
             self.commit.snapshots.push(NewSnapshot {
                 stream,
                 partition: place.partition,
-                version: next.version,
+                version: if planted!(SnapshotAhead) { next.version.next() } else { next.version },
                 state_version: aggregate.state_version(),
                 state,
             });

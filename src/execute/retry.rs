@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use backoff::{backoff::Backoff as _, exponential::ExponentialBackoff};
 
+use crate::chance;
+
 /// How often and for how long a step is tried again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
@@ -47,10 +49,11 @@ impl RetryPolicy {
     /// Starts to count: call it when the first try has failed.
     pub fn start(&self) -> Retries {
         let clock = TokioClock;
+        let jitter = self.jitter.clamp(0.0, 1.0);
         let mut inner = ExponentialBackoff {
             current_interval: self.initial,
             initial_interval: self.initial,
-            randomization_factor: self.jitter.clamp(0.0, 1.0),
+            randomization_factor: if chance::is_seeded() { 0.0 } else { jitter },
             multiplier: self.multiplier.max(1.0),
             max_interval: self.max_interval,
             start_time: backoff::Clock::now(&clock),
@@ -58,7 +61,7 @@ impl RetryPolicy {
             clock,
         };
         inner.reset();
-        Retries { inner }
+        Retries { inner, jitter }
     }
 }
 
@@ -66,12 +69,14 @@ impl RetryPolicy {
 #[derive(Debug)]
 pub struct Retries {
     inner: ExponentialBackoff<TokioClock>,
+    jitter: f64,
 }
 
 impl Retries {
     /// How long to wait before the next try; `None` when the time is up.
     pub fn next_delay(&mut self) -> Option<Duration> {
-        self.inner.next_backoff()
+        let wait = self.inner.next_backoff()?;
+        Some(chance::seeded_spread(wait, self.jitter).unwrap_or(wait))
     }
 
     /// Waits before the next try; `false` when the time is up.

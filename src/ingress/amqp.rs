@@ -84,10 +84,15 @@ impl AmqpIntakeParts {
                 batch.push(self.check(delivery?));
             }
             let last = batch.last().map(|(delivery, _)| delivery.tag);
+            if planted!(IntakeAcksBeforeCommit)
+                && let Some(tag) = last
+            {
+                consumer.ack_through(tag).await?;
+            }
             if !self.settle(batch).await {
                 return Ok(());
             }
-            if let Some(tag) = last {
+            if let Some(tag) = last.filter(|_| !planted!(IntakeAcksBeforeCommit)) {
                 consumer.ack_through(tag).await?;
             }
         }

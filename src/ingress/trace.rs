@@ -1,8 +1,6 @@
 //! W3C Trace Context, level 1: reading and making `traceparent`. Every command has one, so that logs
 //! of ingress, relay, worker and projection can be joined.
 
-use uuid::Uuid;
-
 /// Whether a text is a `traceparent` (section 3.2): version, trace id, parent id and flags in lower
 /// case hex, ids not all zero. Versions after 00 may carry more fields.
 pub(super) fn is_traceparent(text: &str) -> bool {
@@ -24,8 +22,8 @@ pub(super) fn is_traceparent(text: &str) -> bool {
 
 /// The first span of a new trace: random ids, sampled.
 pub(super) fn new_traceparent() -> String {
-    let trace = Uuid::new_v4();
-    let span = Uuid::new_v4().as_u128() as u64 | 1;
+    let trace = crate::chance::random_id();
+    let span = crate::chance::random_id().as_u128() as u64 | 1;
     format!("00-{}-{span:016x}-01", trace.simple())
 }
 

@@ -15,7 +15,7 @@ macro_rules! uuid_id {
         impl $name {
             /// A new, time-ordered id (UUID version 7, RFC 9562).
             pub fn generate() -> Self {
-                Self(Uuid::now_v7())
+                Self(crate::chance::new_id())
             }
         }
 

@@ -10,8 +10,8 @@ mod schedule;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     broker::Broker,
@@ -73,7 +73,7 @@ pub struct RelayParts {
 }
 
 /// Starts the relay's tasks.
-pub fn start(parts: RelayParts) -> Vec<JoinHandle<()>> {
+pub fn start(parts: RelayParts) -> Vec<AbortOnDropHandle<()>> {
     let schedule = schedule::run(parts.clone());
-    vec![tokio::spawn(publish::run(parts)), tokio::spawn(schedule)]
+    [tokio::spawn(publish::run(parts)), tokio::spawn(schedule)].map(AbortOnDropHandle::new).into()
 }

@@ -1,6 +1,6 @@
 //! Reads the outbox and publishes it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
@@ -79,7 +79,7 @@ struct Session<'a> {
     parts: &'a mut RelayParts,
     publisher: Box<dyn Publisher>,
     /// Rows that were read and are not deleted yet, with their transaction.
-    held: HashMap<i64, u64>,
+    held: BTreeMap<i64, u64>,
     /// The lower bound of the next read.
     bound: u64,
     in_flight: FuturesUnordered<BoxFuture<'static, OnTheRoad>>,
@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
         Self {
             parts,
             publisher,
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             bound: 0,
             in_flight: FuturesUnordered::new(),
             in_flight_bytes: 0,
@@ -162,7 +162,8 @@ impl<'a> Session<'a> {
             }
         };
         let bytes: usize = page.rows.iter().map(|row| row.body.len()).sum();
-        if (page.rows.len() as i64) < limit && bytes < PAGE_BYTES {
+        let all_read = (page.rows.len() as i64) < limit && bytes < PAGE_BYTES;
+        if all_read || planted!(BoundPassesRows) {
             self.bound = page.next_bound;
         } else {
             self.next_read = Instant::now(); // there may be more
@@ -203,6 +204,9 @@ impl<'a> Session<'a> {
         let carries_log = row.first_offset.is_some();
         let is_reply = matches!(row.route, crate::message::Route::Reply { .. });
         metrics::histogram!("adjutant_relay_row_age_seconds").record(row.age_ms as f64 / 1_000.0);
+        if planted!(DeletesBeforeConfirm) {
+            self.clearer.delete(id);
+        }
         let confirmation = self.publisher.publish(self.message(row)).await?;
         self.in_flight_bytes += bytes;
         self.in_flight.push(Box::pin(async move {
@@ -269,6 +273,7 @@ impl<'a> Session<'a> {
         let deadline = Instant::now() + Duration::from_secs(3);
         while !self.in_flight.is_empty() {
             tokio::select! {
+                biased;
                 Some(on_the_road) = self.in_flight.next() => self.confirmed(on_the_road)?,
                 () = sleep_until(deadline) => break,
             }

@@ -30,8 +30,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
 
 use crate::{
     broker::{Broker, BrokerError},
@@ -99,7 +102,8 @@ pub enum StartError {
     Broker(#[from] BrokerError),
 }
 
-/// A running process.
+/// A running process. Dropping it ends it at once, as a crash would: what it had in hand comes
+/// again.
 pub struct Process {
     id: MemberId,
     signals: Signals,
@@ -108,8 +112,10 @@ pub struct Process {
     membership: Membership,
     broker: Arc<dyn Broker>,
     stops: Stops,
-    workers: Vec<JoinHandle<()>>,
-    relay: Vec<JoinHandle<()>>,
+    workers: Vec<AbortOnDropHandle<()>>,
+    relay: Vec<AbortOnDropHandle<()>>,
+    /// End whatever listens to a stop, with the process.
+    _ends: [DropGuard; 3],
 }
 
 /// The parts stop one after the other.
@@ -182,7 +188,8 @@ impl Process {
         };
         tracing::info!(member = %id, roles = ?parts.roles, log_id = %store.identity().log_id,
             partitions = store.identity().partitions.get(), "started");
-        Ok(Self { id, signals, clock, executor, membership, broker, stops, workers, relay })
+        let _ends = [&stops.workers, &stops.relay, &stops.rest].map(|it| it.clone().drop_guard());
+        Ok(Self { id, signals, clock, executor, membership, broker, stops, workers, relay, _ends })
     }
 
     /// This incarnation.
@@ -225,12 +232,10 @@ impl Process {
     }
 }
 
-async fn end_all(what: &str, tasks: Vec<JoinHandle<()>>, deadline: tokio::time::Instant) {
+async fn end_all(what: &str, tasks: Vec<AbortOnDropHandle<()>>, deadline: tokio::time::Instant) {
     for task in tasks {
-        let abort = task.abort_handle();
         if tokio::time::timeout_at(deadline, task).await.is_err() {
             tracing::warn!("a {what} did not end in time; what it had in hand comes again");
-            abort.abort();
         }
     }
 }
@@ -263,7 +268,7 @@ fn start_relay(
     groups: Vec<GroupName>,
     membership: &Membership,
     stop: &CancellationToken,
-) -> Vec<JoinHandle<()>> {
+) -> Vec<AbortOnDropHandle<()>> {
     let mut ownership = membership.ownership();
     let initial = ownership.borrow_and_update().relay.clone();
     let (sender, partitions) = tokio::sync::watch::channel(initial);

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::ProcessParts;
 use crate::{
@@ -25,7 +24,7 @@ pub(super) fn start(
     stats: &EntryStats,
     membership: &Membership,
     stop: &CancellationToken,
-) -> Vec<JoinHandle<()>> {
+) -> Vec<AbortOnDropHandle<()>> {
     let mut handlers: Vec<(GroupName, LogKind, Arc<dyn GroupHandler>)> = Vec::new();
     if parts.roles.contains(&Role::CommandWorker) {
         let handler = Arc::new(CommandHandler::new(executor.clone()));
@@ -55,7 +54,8 @@ pub(super) fn start(
             settings: parts.settings.groups.clone(),
         };
         let ownership = membership.ownership();
-        tokio::spawn(run_group(group_parts, heads.clone(), stats.clone(), ownership, stop.clone()))
+        let group = run_group(group_parts, heads.clone(), stats.clone(), ownership, stop.clone());
+        AbortOnDropHandle::new(tokio::spawn(group))
     };
     handlers.into_iter().map(run).collect()
 }

@@ -16,6 +16,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     execute::RunEnd,
@@ -82,6 +83,8 @@ impl Share {
 #[derive(Clone)]
 pub(super) struct Combiner {
     runs: mpsc::Sender<(HandlerRun, oneshot::Sender<RunEnd>)>,
+    /// Ends with the last handle: nobody hears what comes after.
+    _task: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Combiner {
@@ -94,8 +97,8 @@ impl Combiner {
         share: Arc<Share>,
     ) -> Self {
         let (runs, waiting) = mpsc::channel(share.partitions.max(1));
-        tokio::spawn(run(handler, max_entries, pace, share, waiting));
-        Self { runs }
+        let task = tokio::spawn(run(handler, max_entries, pace, share, waiting));
+        Self { runs, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 
     /// Hands a run over and waits for its end; `None` if the combiner is gone.

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     EntryStats, GroupHandler, HeadWatch, Ownership,
@@ -115,7 +115,7 @@ struct Loops {
     share: Arc<Share>,
     heads: HeadWatch,
     stats: EntryStats,
-    running: BTreeMap<Partition, (CancellationToken, JoinHandle<()>)>,
+    running: BTreeMap<Partition, (CancellationToken, AbortOnDropHandle<()>)>,
 }
 
 impl Loops {
@@ -153,7 +153,8 @@ impl Loops {
             counts: self.stats.of(&self.parts.group),
             stop: stop.clone(),
         };
-        self.running.insert(partition, (stop, tokio::spawn(partition_loop.run())));
+        let task = AbortOnDropHandle::new(tokio::spawn(partition_loop.run()));
+        self.running.insert(partition, (stop, task));
     }
 
     async fn end_all(self) {

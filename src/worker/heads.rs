@@ -14,7 +14,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     message::{Offset, Partition},
@@ -50,6 +50,8 @@ impl Readings {
 pub struct HeadWatch {
     readings: watch::Receiver<Readings>,
     followers: Arc<Followers>,
+    /// Ends with the last handle.
+    _task: Arc<AbortOnDropHandle<()>>,
 }
 
 #[derive(Default)]
@@ -68,15 +70,15 @@ impl HeadWatch {
         };
         let (sender, readings) = watch::channel(nothing);
         let followers = Arc::new(Followers::default());
-        let watch = Self { readings, followers: followers.clone() };
-        tokio::spawn(async move {
+        let followed = followers.clone();
+        let task = tokio::spawn(async move {
             loop {
-                let followed = followers.count.load(Ordering::Relaxed) > 0;
-                let pause = if followed { WHILE_FOLLOWED } else { EVERY };
+                let is_followed = followed.count.load(Ordering::Relaxed) > 0;
+                let pause = if is_followed { WHILE_FOLLOWED } else { EVERY };
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    () = followers.came.notified() => {}
+                    () = followed.came.notified() => {}
                     () = tokio::time::sleep(pause) => {}
                 }
                 // The time before the question: the answer is at least as old.
@@ -87,7 +89,7 @@ impl HeadWatch {
                 }
             }
         });
-        watch
+        Self { readings, followers, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 
     /// The head as it was at least a second ago (0 if it is not known yet).

@@ -5,11 +5,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use xxhash_rust::xxh64::xxh64;
 
 use super::EntryStats;
@@ -75,7 +72,7 @@ pub fn able_members<'a>(
 pub struct Membership {
     ownership: watch::Receiver<Ownership>,
     draining: Arc<Notify>,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
     store: Arc<dyn Store>,
     id: MemberId,
 }
@@ -113,7 +110,7 @@ impl Membership {
         member.beat().await?;
         member.tell_others().await;
         let drain = draining.clone();
-        let task = tokio::spawn(async move { member.run(&drain).await });
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { member.run(&drain).await }));
         Ok(Self { ownership, draining, task, store, id })
     }
 

@@ -26,11 +26,11 @@ pub(super) fn look_at(delivery: &Delivery, kind: LogKind, ours: LogId, next: Off
     let Some(headers) = delivery.log else {
         return foreign(None, "its headers are missing or damaged");
     };
-    if headers.log_id != ours {
+    if headers.log_id != ours && !planted!(ForeignApplied) {
         return foreign(Some(headers.log_id), "it belongs to another log");
     }
     let behind = headers.first_offset.plus(headers.entries as usize);
-    if behind <= next {
+    if behind <= next && !planted!(DuplicateApplied) {
         return Arrival::Duplicate;
     }
     let batch = match decode_batch(&delivery.body, kind == LogKind::Commands) {
@@ -56,7 +56,8 @@ pub(super) fn look_at(delivery: &Delivery, kind: LogKind, ours: LogId, next: Off
     if entries.len() != headers.entries as usize {
         return foreign(Some(ours), "its headers and its body disagree");
     }
-    Arrival::Entries(entries.into_iter().filter(|entry| entry.offset() >= next).collect())
+    let is_new = |entry: &Entry| entry.offset() >= next || planted!(DuplicateApplied);
+    Arrival::Entries(entries.into_iter().filter(is_new).collect())
 }
 
 fn foreign(log_id: Option<LogId>, reason: &str) -> Arrival {

@@ -33,8 +33,35 @@ pub enum Command {
     Bench(BenchArgs),
     /// Carry an embedded database over to PostgreSQL: everything, compared row by row, or nothing.
     Move(MoveArgs),
+    /// Simulate whole histories in which everything goes wrong, and check the laws at their ends.
+    #[cfg(feature = "simulation")]
+    Simulate(SimulateArgs),
     /// Audit a database: outcomes, logs, views. Knows nothing of the run that filled it.
     Verify(VerifyArgs),
+}
+
+/// `bank simulate`
+#[cfg(feature = "simulation")]
+#[derive(Clone, Debug, Args)]
+pub struct SimulateArgs {
+    /// How many histories.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub seeds: u64,
+    /// The first seed; the others follow it.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many commands clients send in each.
+    #[arg(long, default_value_t = 500)]
+    pub commands: usize,
+    /// How many histories run at a time, each on a core of its own.
+    #[arg(long, default_value_t = 1)]
+    pub jobs: usize,
+    /// How many of them are run once more, to see that they repeat exactly.
+    #[arg(long, default_value_t = 20)]
+    pub repeat: u64,
+    /// Print every step (to standard error).
+    #[arg(long)]
+    pub trace: bool,
 }
 
 /// Where settings come from, besides the environment (ADJUTANT_…).

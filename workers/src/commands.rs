@@ -30,6 +30,8 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Verify(args) => audit(args).await,
         Command::Demo(args) => demo(args).await,
         Command::Bench(args) => benchmark(args).await,
+        #[cfg(feature = "simulation")]
+        Command::Simulate(args) => simulate(args).await,
     };
     done.unwrap_or_else(|failure| {
         eprintln!("bank: {failure}");
@@ -117,4 +119,12 @@ async fn benchmark(args: BenchArgs) -> Result<ExitCode, Failure> {
     let config = begin(args.config.load_quietly())?;
     let is_sound = bench::run(&args, &config).await?;
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(feature = "simulation")]
+async fn simulate(args: crate::cli::SimulateArgs) -> Result<ExitCode, Failure> {
+    // Each history has a runtime of its own, in a thread that this one does not use.
+    let report = tokio::task::spawn_blocking(move || crate::simulate::run(&args)).await??;
+    println!("{}", report.to_text());
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -14,6 +14,8 @@ pub mod load;
 pub mod log;
 pub mod run;
 mod settings;
+#[cfg(feature = "simulation")]
+pub mod simulate;
 mod tokens;
 pub mod verify;
 mod welcome;

@@ -206,7 +206,7 @@ impl Failure {
         let refusal = match error {
             // What can never be stored was not stored by the try whose reply was lost either.
             StoreError::Unstorable(why) => Refusal::Unstorable(why),
-            _ if reply_was_lost => Refusal::Unknown(why),
+            _ if reply_was_lost && !planted!(UnknownMeansNo) => Refusal::Unknown(why),
             StoreError::Unavailable(_) | StoreError::Transient(_) => Refusal::Unavailable(why),
             _ => {
                 tracing::error!(error = %why, "a batch was not accepted");

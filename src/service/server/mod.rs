@@ -6,8 +6,8 @@ mod gauges;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError, groups_of};
 use crate::{
@@ -136,7 +136,7 @@ pub struct Server {
     process: Process,
     intake: Intake,
     health: Arc<Health>,
-    admin: Option<(SocketAddr, JoinHandle<()>)>,
+    admin: Option<(SocketAddr, AbortOnDropHandle<()>)>,
     rest: CancellationToken,
 }
 
@@ -145,7 +145,7 @@ pub struct Server {
 struct Intake {
     api: Option<SocketAddr>,
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Server {
@@ -273,12 +273,12 @@ fn start_admin(
     health: &Arc<Health>,
     metrics: &crate::observe::MetricsHandle,
     stop: &CancellationToken,
-) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ServerError> {
+) -> Result<Option<(SocketAddr, AbortOnDropHandle<()>)>, ServerError> {
     let Some(listen) = settings.admin_listen else { return Ok(None) };
     let observed = admin::Observed { health: health.clone(), metrics: Some(metrics.clone()) };
     let running = admin::start(listen, observed, stop.clone());
     let running = running.map_err(|source| ServerError::Admin { listen, source })?;
-    Ok(Some((running.local_addr, running.join)))
+    Ok(Some((running.local_addr, AbortOnDropHandle::new(running.join))))
 }
 
 struct IntakeParts {
@@ -331,6 +331,7 @@ fn start_intake(
         })));
     }
     tasks.push(committing);
+    let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
     Ok(Intake { api: Some(api.local_addr), stop, tasks })
 }
 

@@ -40,7 +40,15 @@ impl Transaction<'_> {
     /// head that is read and the entries that follow it.
     pub(super) fn append(&self, commands: &Appended) -> Result<(), StoreError> {
         for (partition, commands) in commands {
-            let first = self.command_head(*partition)?.next();
+            let head = self.command_head(*partition)?;
+            #[cfg(feature = "planted-bugs")]
+            let head = if planted!(OffsetBeforeCommit) {
+                let n = commands.len();
+                Offset(crate::planted::taken("commands", partition.0, head.0, n))
+            } else {
+                head
+            };
+            let first = head.next();
             for (i, command) in commands.iter().enumerate() {
                 let id = command.id.0.as_bytes();
                 self.execute(ENTRY, params![partition.0, first.plus(i).0, id, self.now])?;

@@ -139,13 +139,17 @@ impl Transaction<'_> {
 
     fn write_event(&self, event: &NewEvent, offset: Offset) -> Result<(), StoreError> {
         let metadata = metadata_json(&event.metadata)?;
+        let mut version = event.version;
+        if planted!(VersionRenumbered) {
+            version = self.stream_version(event.partition, &event.stream)?.next();
+        }
         self.execute(
             EVENT,
             params![
                 event.partition.0,
                 offset.0,
                 event.stream.as_str(),
-                event.version.0,
+                version.0,
                 storable::text(&event.event_type)?,
                 event.schema_version,
                 storable::json(event.data.as_str())?,
@@ -167,7 +171,8 @@ impl Transaction<'_> {
             }
         }
         for (stream, outcome) in last.into_iter().filter(|(_, outcome)| outcome.events == 0) {
-            if self.stream_version(outcome.partition, stream)? != outcome.version {
+            let fenced = !planted!(EventlessUnfenced);
+            if fenced && self.stream_version(outcome.partition, stream)? != outcome.version {
                 return Err(StoreError::Fenced(Fence::StreamVersion));
             }
         }
@@ -187,6 +192,13 @@ impl Transaction<'_> {
             let first = (outcome.events > 0).then_some(first);
             let error = outcome.error.as_ref().map(json_text).transpose()?;
             let reply = outcome.reply.as_ref().map(RawJson::as_str);
+            if planted!(OutcomeReplaced) {
+                let replaced = params![outcome.partition.0, outcome.command_id.0.as_bytes()];
+                self.execute(
+                    "DELETE FROM outcomes WHERE partition = ?1 AND command_id = ?2",
+                    replaced,
+                )?;
+            }
             self.execute(
                 OUTCOME,
                 params![
@@ -258,6 +270,10 @@ impl Heads {
                 unknown.insert((transaction.event_head(partition)?, 0))
             }
         };
+        #[cfg(feature = "planted-bugs")]
+        if planted!(OffsetBeforeCommit) && *taken == 0 && n > 0 {
+            *head = Offset(crate::planted::taken("events", partition.0, head.0, n));
+        }
         let first = head.plus(*taken + 1);
         *taken += n;
         Ok(first)

@@ -38,6 +38,9 @@ pub(super) struct Inline {
     pub(super) clock: ClockSource,
     pub(super) partitions: PartitionCount,
     pub(super) commits: Commits,
+    /// The next commit takes no place, and nobody hears of it: a simulation's way to lose one.
+    #[cfg(feature = "simulation")]
+    pub(super) loses_next_commit: std::sync::atomic::AtomicBool,
 }
 
 impl Engine {
@@ -111,6 +114,10 @@ impl Inline {
         let (now, partitions) = (self.clock.micros(), self.partitions);
         let changes_before = connection.total_changes();
         let done = work(&Transaction { connection: &connection, now, partitions })?;
+        #[cfg(feature = "simulation")]
+        if self.loses_next_commit.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            return Err(StoreError::Unknown("the connection broke at COMMIT".to_owned()));
+        }
         outer.commit().map_err(|error| Failed::commit(&error).error())?;
         if connection.total_changes() > changes_before {
             self.commits.count();

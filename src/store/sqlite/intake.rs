@@ -55,8 +55,13 @@ fn accept(
     let accepted_at = transaction.time()?;
     let mut answers = Vec::with_capacity(batch.len());
     let mut appended = Appended::new();
-    for command in batch {
-        if !insert(transaction, &command)? {
+    for mut command in batch {
+        let mut is_new = insert(transaction, &command)?;
+        if planted!(AcceptsAgain) && !is_new {
+            command.id = CommandId::generate();
+            is_new = insert(transaction, &command)?;
+        }
+        if !is_new {
             // Accepted before, or earlier in this batch.
             answers.push(Accepted::Occupied(occupied(transaction, &command)?));
             continue;
@@ -64,7 +69,7 @@ fn accept(
         answers.push(Accepted::New { accepted_at });
         let partition = transaction.partitions.of(&command.stream);
         match command.not_before.map(to_micros) {
-            Some(due_at) if due_at > transaction.now => {
+            Some(due_at) if due_at > transaction.now && !planted!(DueTooEarly) => {
                 transaction.schedule(partition, due_at, command.id, "not_before")?;
             }
             _ => appended.entry(partition).or_default().push(envelope(command, accepted_at)),

@@ -13,6 +13,8 @@ mod clock;
 mod commit;
 mod engine;
 mod errors;
+#[cfg(feature = "simulation")]
+pub(crate) mod evidence;
 mod intake;
 mod job;
 mod logs;
@@ -123,6 +125,8 @@ impl SqliteStore {
             clock,
             partitions,
             commits: commits.clone(),
+            #[cfg(feature = "simulation")]
+            loses_next_commit: std::sync::atomic::AtomicBool::new(false),
         };
         Ok(Self { engine: Engine::Inline(inline), identity, commits })
     }

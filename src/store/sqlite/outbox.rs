@@ -115,7 +115,25 @@ impl Outbox for SqliteStore {
 
     async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError> {
         let partitions = partition_numbers(partitions);
+        if planted!(DueCommandForgotten) {
+            return self.promote_in_two_steps(partitions, limit).await;
+        }
         self.engine.write(move |transaction| promote_due(transaction, &partitions, limit)).await
+    }
+}
+
+#[cfg_attr(not(feature = "planted-bugs"), expect(dead_code, reason = "a bug"))]
+impl SqliteStore {
+    async fn promote_in_two_steps(
+        &self,
+        partitions: String,
+        limit: i64,
+    ) -> Result<usize, StoreError> {
+        let taken = self.engine.write(move |transaction| take_due(transaction, &partitions, limit));
+        let (count, appended) = taken.await?;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        self.engine.write(move |transaction| transaction.append(&appended)).await?;
+        Ok(count)
     }
 }
 
@@ -124,11 +142,22 @@ fn promote_due(
     partitions: &str,
     limit: i64,
 ) -> Result<usize, StoreError> {
+    let (count, appended) = take_due(transaction, partitions, limit)?;
+    transaction.append(&appended)?;
+    Ok(count)
+}
+
+/// Takes due rows out of the schedule; they are to be appended.
+fn take_due(
+    transaction: &Transaction<'_>,
+    partitions: &str,
+    limit: i64,
+) -> Result<(usize, Appended), StoreError> {
     let due = transaction.all(DUE, params![partitions, transaction.now, limit], |row| {
         Ok((column::<i64>(row, 0)?, partition(row, 9)?, envelope(row)?))
     })?;
     if due.is_empty() {
-        return Ok(0);
+        return Ok((0, Appended::new()));
     }
     transaction.execute(TAKEN, [numbers(due.iter().map(|(id, ..)| *id))])?;
     let count = due.len();
@@ -136,8 +165,7 @@ fn promote_due(
     for (_, partition, command) in due {
         appended.entry(partition).or_default().push(command);
     }
-    transaction.append(&appended)?;
-    Ok(count)
+    Ok((count, appended))
 }
 
 fn age_ms(now: i64, then: i64) -> i64 {

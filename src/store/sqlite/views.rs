@@ -44,6 +44,13 @@ impl Views for SqliteStore {
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), StoreError> {
         let ViewCommit { view, documents, checkpoints } = commit;
+        if planted!(ViewBeforeCheckpoint) {
+            let name = view.clone();
+            let documents = self.engine.write(move |it| it.commit_view(&name, &documents, &[]));
+            documents.await?;
+            let checkpoints = self.engine.write(move |it| it.commit_view(&view, &[], &checkpoints));
+            return checkpoints.await;
+        }
         let committed = self
             .engine
             .write(move |transaction| transaction.commit_view(&view, &documents, &checkpoints));
@@ -57,6 +64,14 @@ impl Views for SqliteStore {
     ) -> Result<(), StoreError> {
         let FoldRequest { view, keys, checkpoints } = request;
         let loaded_view = view.clone();
+        if planted!(SharedFoldUnlocked) {
+            let rows = self.engine.read(move |it| it.load_documents(&loaded_view, &keys)).await?;
+            let documents = fold(rows)?;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            let written =
+                self.engine.write(move |it| it.commit_view(&view, &documents, &checkpoints));
+            return written.await;
+        }
         self.engine
             .converse(
                 move |transaction| transaction.load_documents(&loaded_view, &keys),

@@ -1,0 +1,137 @@
+//! Bugs that can be switched on in a simulation, to see that it finds them. Each is a mistake that
+//! somebody could make, at the place where it would be made. Without the feature `planted-bugs`
+//! there are none: `planted!` is `false`, and the compiler removes what it guards.
+
+/// Whether this bug is switched on, on this thread.
+#[cfg(feature = "planted-bugs")]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_on($crate::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted-bugs"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use list::{Bug, Planted};
+#[cfg(feature = "planted-bugs")]
+pub(crate) use list::{is_on, taken};
+
+#[cfg(feature = "planted-bugs")]
+mod list {
+    use std::{cell::Cell, collections::BTreeMap, marker::PhantomData};
+
+    macro_rules! bugs {
+        ($($(#[doc = $story:literal])+ $bug:ident = $name:literal,)+) => {
+            /// A bug that can be planted.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+            pub enum Bug {
+                $($(#[doc = $story])+ $bug,)+
+            }
+
+            impl Bug {
+                /// All of them.
+                pub const ALL: &[Self] = &[$(Self::$bug),+];
+
+                /// A short name, for tables.
+                pub fn name(self) -> &'static str {
+                    match self { $(Self::$bug => $name),+ }
+                }
+
+                /// What is done wrong.
+                pub fn story(self) -> &'static str {
+                    match self { $(Self::$bug => concat!($($story),+).trim_ascii()),+ }
+                }
+            }
+        };
+    }
+
+    bugs! {
+        /// The AMQP intake acknowledges a message before its command is committed.
+        IntakeAcksBeforeCommit = "ack before commit",
+        /// A command is answered as accepted while its commit is still under way.
+        AnswersBeforeCommit = "answer before commit",
+        /// A lost reply to COMMIT is told to the caller as "nothing was accepted".
+        UnknownMeansNo = "unknown means no",
+        /// An id that was accepted before is accepted again.
+        AcceptsAgain = "id not deduplicated",
+        /// A checkpoint moves without a look at where it stands.
+        CheckpointWithoutCompare = "checkpoint without compare",
+        /// A second outcome replaces the first, with a second effect.
+        OutcomeReplaced = "outcome replaced",
+        /// Offsets are counted in memory, before it is known whether the transaction commits.
+        OffsetBeforeCommit = "offset before commit",
+        /// Events that were decided on an old state are appended after the newer ones.
+        VersionRenumbered = "version renumbered",
+        /// A decision without events is not compared with the stream's present version.
+        EventlessUnfenced = "eventless decision unfenced",
+        /// Documents commit before their checkpoint does.
+        ViewBeforeCheckpoint = "view before checkpoint",
+        /// A shared document is read in one transaction and written in another.
+        SharedFoldUnlocked = "shared fold without lock",
+        /// Documents are remembered although another process owned the partition meanwhile.
+        MemoryOutlivesOwnership = "memory outlives ownership",
+        /// An outbox row is deleted when it was sent, not when it was confirmed.
+        DeletesBeforeConfirm = "row deleted before confirm",
+        /// The outbox is read on from behind rows that did not fit into the page.
+        BoundPassesRows = "read bound passes rows",
+        /// A due command leaves the schedule before it is in the log, in a transaction of its own.
+        DueCommandForgotten = "due command forgotten",
+        /// A delayed command runs at once.
+        DueTooEarly = "delay ignored",
+        /// A delivery with a higher offset is applied without the entries before it.
+        HoleSkipped = "hole skipped",
+        /// Nobody looks into the log for what the road did not bring.
+        RoadTrusted = "road trusted",
+        /// Messages of another log are applied.
+        ForeignApplied = "foreign message applied",
+        /// Entries that were applied before are applied again.
+        DuplicateApplied = "duplicate applied",
+        /// A snapshot claims to hold one event more than it does.
+        SnapshotAhead = "snapshot ahead of its state",
+    }
+
+    thread_local! {
+        static ON: Cell<Option<Bug>> = const { Cell::new(None) };
+        static TAKEN: Cell<BTreeMap<(&'static str, i16), i64>> =
+            const { Cell::new(BTreeMap::new()) };
+    }
+
+    /// For as long as it lives, its bug is on, on this thread.
+    pub struct Planted(PhantomData<*const ()>);
+
+    impl Planted {
+        /// Switches a bug on.
+        pub fn on(bug: Bug) -> Self {
+            ON.set(Some(bug));
+            TAKEN.take();
+            Self(PhantomData)
+        }
+    }
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            ON.set(None);
+        }
+    }
+
+    pub(crate) fn is_on(bug: Bug) -> bool {
+        ON.get() == Some(bug)
+    }
+
+    /// For [`Bug::OffsetBeforeCommit`]: the head of a log, offsets included that were taken by
+    /// transactions that did not commit. `n` more are taken. A new history (`head` 0 again) starts
+    /// anew.
+    pub(crate) fn taken(log: &'static str, partition: i16, head: i64, n: usize) -> i64 {
+        let mut all = TAKEN.take();
+        let counted = all.entry((log, partition)).or_default();
+        let counted_head = if head == 0 { 0 } else { head.max(*counted) };
+        *counted = counted_head + i64::try_from(n).unwrap_or_default();
+        TAKEN.set(all);
+        counted_head
+    }
+}

@@ -1,0 +1,144 @@
+//! Every outcome is what its aggregate decides on the state that its version names, and commands of
+//! one stream were decided in the order of their log.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::super::{CommandFact, EventFact, Evidence, OutcomeFact};
+use crate::{
+    domain::{AggregateType, CommandFailure, Context, Service, State, StoredEvent},
+    message::{CommandEnvelope, CommandId, Metadata, RawJson, StreamId, Timestamp, Version},
+};
+
+pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec<String>) {
+    let mut streams: BTreeMap<&str, Vec<&EventFact>> = BTreeMap::new();
+    for event in &evidence.events {
+        streams.entry(&event.stream).or_default().push(event);
+    }
+    let outcomes: BTreeMap<Uuid, _> = evidence.outcomes.iter().map(|it| (it.command, it)).collect();
+    let commands: BTreeMap<Uuid, _> = evidence.commands.iter().map(|it| (it.id, it)).collect();
+    let mut reached: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in &evidence.command_log {
+        let (Some(outcome), Some(command)) =
+            (outcomes.get(&entry.command), commands.get(&entry.command))
+        else {
+            continue;
+        };
+        // Whoever comes again has been decided.
+        if !seen.insert(entry.command) {
+            continue;
+        }
+        let reached = reached.entry(&command.stream).or_default();
+        if outcome.version < *reached {
+            violations.push(format!(
+                "{}: {} ended at version {}, after {reached} was reached",
+                command.stream, command.id, outcome.version
+            ));
+        }
+        *reached = outcome.version;
+        let events = streams.get(command.stream.as_str()).map_or(&[][..], Vec::as_slice);
+        if let Err(violation) = decide_again(service, command, outcome, events) {
+            violations.push(format!("{} on {}: {violation}", command.id, command.stream));
+        }
+    }
+}
+
+fn decide_again(
+    service: &Service,
+    command: &CommandFact,
+    outcome: &OutcomeFact,
+    events: &[&EventFact],
+) -> Result<(), String> {
+    let registry = service.registry();
+    let aggregate = registry
+        .aggregate_of_command(&command.command_type)
+        .ok_or_else(|| format!("{} is no command", command.command_type))?;
+    let before = outcome.version - outcome.events;
+    let state = fold(aggregate.as_ref(), events, before)?;
+    if command.expected_version.is_some_and(|expected| expected != before) {
+        return if outcome.status == 2 {
+            Ok(())
+        } else {
+            Err(format!("it expected another version than {before}"))
+        };
+    }
+    let (envelope, context) = surroundings(command, outcome, before)?;
+    match aggregate.decide(&state, &envelope, &context) {
+        Ok(decided) => {
+            let theirs: Vec<_> = decided.events.iter().map(|it| it.data.as_str()).collect();
+            let stored: Vec<_> = events
+                .iter()
+                .filter(|event| event.version > before && event.version <= outcome.version)
+                .map(|event| event.data.as_str())
+                .collect();
+            let reply = decided.reply.as_ref().map(RawJson::as_str);
+            if outcome.status != 1 || theirs != stored || reply != outcome.reply.as_deref() {
+                return Err(format!(
+                    "at version {before} it must succeed with {theirs:?} and {reply:?}, not \
+                     {outcome:?} with {stored:?}"
+                ));
+            }
+            Ok(())
+        }
+        Err(CommandFailure::Rejected(failure)) => {
+            let names_it = |error: &str| error.contains(&failure.code);
+            if outcome.status == 2 && outcome.error.as_deref().is_some_and(names_it) {
+                return Ok(());
+            }
+            Err(format!("at version {before} it must be rejected as {failure:?}: {outcome:?}"))
+        }
+        Err(other) => Err(format!("it cannot be decided again: {other:?}")),
+    }
+}
+
+fn fold(
+    aggregate: &dyn AggregateType,
+    events: &[&EventFact],
+    version: i64,
+) -> Result<State, String> {
+    let mut state = aggregate.empty();
+    for event in events.iter().take_while(|event| event.version <= version) {
+        let data = RawJson::from_trusted(event.data.clone());
+        let stored = StoredEvent {
+            event_type: &event.event_type,
+            schema_version: event.schema_version,
+            data: &data,
+        };
+        aggregate.evolve(&mut state, &stored).map_err(|error| error.to_string())?;
+    }
+    Ok(state)
+}
+
+fn surroundings(
+    command: &CommandFact,
+    outcome: &OutcomeFact,
+    before: i64,
+) -> Result<(CommandEnvelope, Context), String> {
+    let stream: StreamId =
+        command.stream.parse().map_err(|error| format!("{}: {error}", command.stream))?;
+    let time = |micros: i64| {
+        Timestamp::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
+            .map_err(|error| error.to_string())
+    };
+    let id = CommandId(command.id);
+    let context = Context::new(
+        stream.clone(),
+        Version(before),
+        id,
+        Metadata::default(),
+        time(outcome.completed_at)?,
+    );
+    let envelope = CommandEnvelope {
+        id,
+        command_type: command.command_type.clone(),
+        stream,
+        payload: RawJson::from_trusted(command.payload.clone()),
+        metadata: Metadata::default(),
+        expected_version: command.expected_version.map(Version),
+        reply_to: None,
+        accepted_at: time(command.accepted_at)?,
+    };
+    Ok((envelope, context))
+}

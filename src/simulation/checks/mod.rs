@@ -1,0 +1,34 @@
+//! What must hold at the end of a history. The checks read whole tables and what clients were told;
+//! they share no code with what wrote the tables, and know of no planted bug.
+//!
+//! Later parts of the service add theirs here: a function from the evidence to sentences.
+
+mod clients;
+mod decisions;
+mod effects;
+mod logs;
+mod views;
+
+use super::{Evidence, client::Memory};
+use crate::domain::Service;
+
+/// What the clients of a history heard.
+pub(super) struct Heard {
+    /// By those who asked.
+    pub(super) memory: Memory,
+    /// On the reply queue: correlation ids.
+    pub(super) replies: Vec<String>,
+    /// In the intake's dead-letter queue: message ids.
+    pub(super) dead_letters: Vec<String>,
+}
+
+/// Every violation, as a sentence.
+pub(super) fn all(service: &Service, evidence: &Evidence, heard: &Heard) -> Vec<String> {
+    let mut violations = Vec::new();
+    logs::check(evidence, &mut violations);
+    effects::check(evidence, &mut violations);
+    clients::check(evidence, heard, &mut violations);
+    decisions::check(service, evidence, &mut violations);
+    views::check(service, evidence, &mut violations);
+    violations
+}

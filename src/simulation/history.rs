@@ -1,0 +1,277 @@
+//! One history, from its seed to its verdict.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+use super::{
+    Dice, Evidence, History, Scenario, SimulationError, SimulationSettings,
+    checks::{self, Heard},
+    client::{Clients, INTAKE, Memory, REPLIES},
+    harm::{Harm, Target},
+    node::{Node, Order},
+    world::{Clock, Gate, World},
+};
+use crate::{
+    broker::local::{LocalBroker, LocalSettings},
+    chance::Seeded,
+    domain::Service,
+    execute::ExecutorSettings,
+    ingress::Validator,
+    message::{LogId, PartitionCount},
+    relay::RelaySettings,
+    service::{ProcessSettings, groups_of},
+    store::{
+        Role,
+        sqlite::{ClockSource, SqliteStore},
+    },
+};
+
+/// Few, so that commands share them.
+const PARTITIONS: i64 = 4;
+/// How long a healed service may take until everything is done, in simulated time.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How often it is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs the history of a seed.
+pub fn simulate(
+    scenario: Box<dyn Scenario>,
+    seed: u64,
+    settings: &SimulationSettings,
+) -> Result<History, SimulationError> {
+    let mut dice = Dice::with(seed);
+    let _seeded = Seeded::with(dice.fork());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(run(scenario, seed, dice, settings))
+}
+
+async fn run(
+    scenario: Box<dyn Scenario>,
+    seed: u64,
+    mut dice: Dice,
+    settings: &SimulationSettings,
+) -> Result<History, SimulationError> {
+    let service = scenario.service();
+    let scenario = Arc::new(Mutex::new(scenario));
+    let nodes = casting(&mut dice);
+    let world = Arc::new(build_world(dice, settings.prints)?);
+    let replies = listen_to_replies(&world);
+
+    let mut running = JoinSet::new();
+    let mut targets = Vec::new();
+    for (i, roles) in nodes.into_iter().enumerate() {
+        let (orders, received) = watch::channel(Order::Run);
+        let (gate, gates) = watch::channel(Arc::new(Gate::new(String::new())));
+        targets.push(Target { gate: gates, orders });
+        let node = Node {
+            name: format!("process-{i}"),
+            roles,
+            service: service.clone(),
+            settings: process_settings(),
+            world: world.clone(),
+            orders: received,
+            gate,
+        };
+        running.spawn(node.live());
+    }
+    let harm = Arc::new(Harm { world: world.clone(), targets });
+    let harming = harm.clone();
+    let harming = tokio::spawn(async move { harming.run().await });
+    let memory = send_all(&world, &scenario, &service, settings).await;
+
+    world.disarm();
+    // It ends by itself; a panic of it would be a bug of the simulation.
+    let _ = harming.await;
+    harm.heal();
+    let mut violations = Vec::new();
+    if let Some(rest) = until_idle(&world, &service).await {
+        violations.push(format!("stuck {PATIENCE:?} after everything was healed: {rest}"));
+    }
+    for target in &harm.targets {
+        target.orders.send_replace(Order::End);
+    }
+    while running.join_next().await.is_some() {}
+
+    let evidence = read(&world)?;
+    let memory = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
+    let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
+    let heard = Heard { memory, replies, dead_letters: dead_letters(&world) };
+    violations.extend(checks::all(&service, &evidence, &heard));
+    let scenario = scenario.lock().unwrap_or_else(PoisonError::into_inner);
+    violations.extend(scenario.check(&evidence));
+    let trace = world.trace();
+    Ok(History {
+        seed,
+        hash: trace.hash(),
+        steps: trace.steps(),
+        commands: evidence.commands.len(),
+        succeeded: evidence.outcomes.iter().filter(|outcome| outcome.status == 1).count(),
+        simulated: world.clock.elapsed(),
+        faults: world.faults(),
+        violations,
+    })
+}
+
+/// Which processes there are: every role at least twice, in one of several ways.
+fn casting(dice: &mut Dice) -> Vec<Vec<Role>> {
+    use Role::{CommandWorker, Ingress, ProjectionWorker, Relay};
+    let all = || vec![Ingress, Relay, CommandWorker, ProjectionWorker];
+    match dice.below(4) {
+        0 => vec![all(), all()],
+        1 => vec![all(), all(), all()],
+        2 => vec![
+            vec![Ingress, Relay],
+            vec![Ingress, Relay],
+            vec![CommandWorker, ProjectionWorker],
+            vec![CommandWorker, ProjectionWorker],
+        ],
+        _ => vec![
+            vec![Ingress, CommandWorker],
+            vec![Ingress, CommandWorker, Relay],
+            vec![Relay, ProjectionWorker],
+            vec![ProjectionWorker],
+        ],
+    }
+}
+
+fn build_world(dice: Dice, prints: bool) -> Result<World, SimulationError> {
+    let clock = Arc::new(Clock::starting_now());
+    let told = clock.clone();
+    let partitions = PartitionCount::new(PARTITIONS).unwrap_or(PartitionCount::DEFAULT);
+    let source = ClockSource::new(move || told.now());
+    let store = SqliteStore::in_memory(partitions, source, LogId::generate())?;
+    let broker = LocalBroker::new(LocalSettings::default(), partitions);
+    Ok(World::new(Arc::new(store), broker, clock, dice, prints))
+}
+
+/// Small enough for everything to happen in a short history.
+fn process_settings() -> ProcessSettings {
+    ProcessSettings {
+        executor: ExecutorSettings { snapshot_every: 5, ..ExecutorSettings::default() },
+        relay: RelaySettings { page_rows: 8, ..RelaySettings::default() },
+        ..ProcessSettings::default()
+    }
+}
+
+/// Runs the clients to their end.
+async fn send_all(
+    world: &Arc<World>,
+    scenario: &Arc<Mutex<Box<dyn Scenario>>>,
+    service: &Service,
+    settings: &SimulationSettings,
+) -> Arc<Mutex<Memory>> {
+    let memory = Arc::new(Mutex::new(Memory::default()));
+    let clients = Arc::new(Clients {
+        world: world.clone(),
+        scenario: scenario.clone(),
+        validator: Validator::new(service.registry().clone()),
+        memory: memory.clone(),
+    });
+    let mut running = JoinSet::new();
+    let count = settings.clients.max(1);
+    for i in 0..count {
+        let share = settings.commands / count + usize::from(i < settings.commands % count);
+        running.spawn(clients.clone().run(share));
+    }
+    while running.join_next().await.is_some() {}
+    memory
+}
+
+/// What came to the senders' reply queue, by correlation id.
+type Replies = Arc<Mutex<Vec<String>>>;
+
+fn listen_to_replies(world: &World) -> Replies {
+    let heard = Replies::default();
+    // A connection of its own: what breaks the processes' does not break it.
+    let Ok(mut queue) = world.broker.connect().replies(REPLIES, usize::MAX) else { return heard };
+    let hears = heard.clone();
+    tokio::spawn(async move {
+        while let Ok(reply) = queue.next().await {
+            let correlation_id = reply.correlation_id.unwrap_or_default();
+            hears.lock().unwrap_or_else(PoisonError::into_inner).push(correlation_id);
+        }
+    });
+    heard
+}
+
+/// What lies in the intake's dead-letter queue: the `message-id`s that were refused.
+fn dead_letters(world: &World) -> Vec<String> {
+    let queue = format!("{INTAKE}.dlq");
+    let taken = std::iter::from_fn(|| world.broker.take(&queue));
+    taken.filter_map(|letter| letter.header("adjutant-message-id").map(str::to_owned)).collect()
+}
+
+/// Waits until nothing is left to do; says what is, if it takes too long.
+async fn until_idle(world: &World, service: &Service) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let rest = match read(world) {
+            Ok(evidence) => rest(world, service, &evidence),
+            Err(error) => Some(error.to_string()),
+        };
+        rest.as_ref()?;
+        if Instant::now() > deadline {
+            return rest;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn rest(world: &World, service: &Service, evidence: &Evidence) -> Option<String> {
+    let waiting = world.broker.depth(INTAKE)? + world.broker.unacknowledged(INTAKE)?;
+    if waiting > 0 {
+        return Some(format!("{waiting} messages wait in the intake"));
+    }
+    if let Some(last) = evidence.due.last() {
+        let last = Duration::from_micros(last.unsigned_abs());
+        let beginning = world.clock.now() - world.clock.elapsed();
+        let beginning = Duration::from_secs(beginning.unix_timestamp().unsigned_abs());
+        let ahead = last.saturating_sub(beginning + world.clock.elapsed());
+        if !ahead.is_zero() {
+            world.clock.jump(ahead);
+        }
+        return Some(format!("{} commands wait for their time", evidence.due.len()));
+    }
+    if evidence.outbox_rows > 0 {
+        return Some(format!("{} rows are left in the outbox", evidence.outbox_rows));
+    }
+    let partitions = usize::try_from(PARTITIONS).unwrap_or_default();
+    groups_of(service).iter().find_map(|group| {
+        let is_commands = *group == crate::message::GroupName::commands();
+        (0..partitions).find_map(|partition| {
+            let is_here = |of: i16| usize::try_from(of) == Ok(partition);
+            let head = if is_commands {
+                evidence
+                    .command_log
+                    .iter()
+                    .filter(|it| is_here(it.partition))
+                    .map(|it| it.offset)
+                    .max()
+            } else {
+                evidence.events.iter().filter(|it| is_here(it.partition)).map(|it| it.offset).max()
+            };
+            let (head, reached) = (head.unwrap_or_default(), evidence.reached(group, partition));
+            (head != reached).then(|| format!("{group}.p{partition:02} is at {reached} of {head}"))
+        })
+    })
+}
+
+impl Evidence {
+    fn reached(&self, group: &crate::message::GroupName, partition: usize) -> i64 {
+        let of = |it: &&super::CheckpointFact| {
+            it.group == group.as_str() && usize::try_from(it.partition) == Ok(partition)
+        };
+        self.checkpoints.iter().find(of).map_or(0, |checkpoint| checkpoint.reached)
+    }
+}
+
+fn read(world: &World) -> Result<Evidence, SimulationError> {
+    let evidence = world.store.evidence().transpose();
+    let evidence = evidence.map_err(|error| SimulationError::Evidence(error.to_string()))?;
+    evidence.ok_or_else(|| SimulationError::Evidence("the store is not in memory".into()))
+}

@@ -1,0 +1,265 @@
+//! What a simulation left behind: whole tables, as they are, for checks that share nothing with the
+//! operations that wrote them. Only for stores in memory.
+
+use std::sync::{PoisonError, atomic::Ordering};
+
+use rusqlite::{Connection, Row};
+use uuid::Uuid;
+
+use super::{SqliteStore, engine::Engine};
+
+/// An accepted command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommandFact {
+    /// Its id.
+    pub id: Uuid,
+    /// The partition of its stream.
+    pub partition: i16,
+    /// Its stream.
+    pub stream: String,
+    /// Its wire name.
+    pub command_type: String,
+    /// Its payload, JSON.
+    pub payload: String,
+    /// The version that its stream had to have.
+    pub expected_version: Option<i64>,
+    /// Not to be started before; microseconds since 1970, as all times here.
+    pub not_before: Option<i64>,
+    /// When it was accepted.
+    pub accepted_at: i64,
+}
+
+/// An entry of a command log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFact {
+    /// Its partition.
+    pub partition: i16,
+    /// Its offset.
+    pub offset: i64,
+    /// The command.
+    pub command: Uuid,
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventFact {
+    /// Its partition.
+    pub partition: i16,
+    /// Its offset.
+    pub offset: i64,
+    /// Its stream.
+    pub stream: String,
+    /// Its version.
+    pub version: i64,
+    /// Its wire name.
+    pub event_type: String,
+    /// The schema version of `data`.
+    pub schema_version: i16,
+    /// Its data, JSON.
+    pub data: String,
+    /// Its metadata, JSON.
+    pub metadata: Option<String>,
+    /// The command that caused it.
+    pub command: Uuid,
+    /// When it was recorded.
+    pub recorded_at: i64,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutcomeFact {
+    /// The partition.
+    pub partition: i16,
+    /// The command.
+    pub command: Uuid,
+    /// 1 succeeded, 2 rejected, 3 dead, 4 cancelled.
+    pub status: i16,
+    /// The offset of its first event.
+    pub first_offset: Option<i64>,
+    /// How many events it has.
+    pub events: i64,
+    /// Its stream's version afterwards.
+    pub version: i64,
+    /// What it answered, JSON.
+    pub reply: Option<String>,
+    /// Why it did not succeed, JSON.
+    pub error: Option<String>,
+    /// When it ended.
+    pub completed_at: i64,
+}
+
+/// A document of a view.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DocumentFact {
+    /// The view.
+    pub view: String,
+    /// The key.
+    pub key: String,
+    /// How often it changed.
+    pub version: i64,
+    /// The value, JSON.
+    pub value: Option<String>,
+}
+
+/// How far a group came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckpointFact {
+    /// The group.
+    pub group: String,
+    /// The partition.
+    pub partition: i16,
+    /// The last offset that it finished.
+    pub reached: i64,
+}
+
+/// All of it, each table in the order of its key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// Accepted commands.
+    pub commands: Vec<CommandFact>,
+    /// The command logs, by partition and offset.
+    pub command_log: Vec<LogFact>,
+    /// The event logs, by partition and offset.
+    pub events: Vec<EventFact>,
+    /// Outcomes, by partition and command.
+    pub outcomes: Vec<OutcomeFact>,
+    /// Views, by name and key.
+    pub documents: Vec<DocumentFact>,
+    /// Checkpoints, by group and partition.
+    pub checkpoints: Vec<CheckpointFact>,
+    /// How many rows the outbox still holds.
+    pub outbox_rows: i64,
+    /// When the scheduled commands are due, by time.
+    pub due: Vec<i64>,
+}
+
+impl SqliteStore {
+    /// Reads everything. A store that is a file has no evidence to give.
+    pub(crate) fn evidence(&self) -> Option<rusqlite::Result<Evidence>> {
+        let Engine::Inline(inline) = &self.engine else { return None };
+        let connection = inline.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Evidence::read(&connection))
+    }
+
+    /// The next write is undone at its COMMIT, and its caller hears that nobody knows.
+    pub(crate) fn loses_next_commit(&self, loses: bool) {
+        if let Engine::Inline(inline) = &self.engine {
+            inline.loses_next_commit.store(loses, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Evidence {
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            commands: all(
+                connection,
+                "SELECT id, partition, stream, type, payload, expected_version, not_before,
+                        accepted_at
+                   FROM commands ORDER BY id",
+                |row| {
+                    Ok(CommandFact {
+                        id: id(row, 0)?,
+                        partition: row.get(1)?,
+                        stream: row.get(2)?,
+                        command_type: row.get(3)?,
+                        payload: row.get(4)?,
+                        expected_version: row.get(5)?,
+                        not_before: row.get(6)?,
+                        accepted_at: row.get(7)?,
+                    })
+                },
+            )?,
+            command_log: all(
+                connection,
+                "SELECT partition, \"offset\", command_id FROM command_log
+                  ORDER BY partition, \"offset\"",
+                |row| {
+                    Ok(LogFact {
+                        partition: row.get(0)?,
+                        offset: row.get(1)?,
+                        command: id(row, 2)?,
+                    })
+                },
+            )?,
+            events: all(
+                connection,
+                "SELECT partition, \"offset\", stream, version, type, schema_version, data,
+                        metadata, command_id, recorded_at
+                   FROM events ORDER BY partition, \"offset\"",
+                |row| {
+                    Ok(EventFact {
+                        partition: row.get(0)?,
+                        offset: row.get(1)?,
+                        stream: row.get(2)?,
+                        version: row.get(3)?,
+                        event_type: row.get(4)?,
+                        schema_version: row.get(5)?,
+                        data: row.get(6)?,
+                        metadata: row.get(7)?,
+                        command: id(row, 8)?,
+                        recorded_at: row.get(9)?,
+                    })
+                },
+            )?,
+            outcomes: all(
+                connection,
+                "SELECT partition, command_id, status, first_offset, events, version, reply, error,
+                        completed_at
+                   FROM outcomes ORDER BY partition, command_id",
+                |row| {
+                    Ok(OutcomeFact {
+                        partition: row.get(0)?,
+                        command: id(row, 1)?,
+                        status: row.get(2)?,
+                        first_offset: row.get(3)?,
+                        events: row.get(4)?,
+                        version: row.get(5)?,
+                        reply: row.get(6)?,
+                        error: row.get(7)?,
+                        completed_at: row.get(8)?,
+                    })
+                },
+            )?,
+            documents: all(
+                connection,
+                "SELECT view, key, version, value FROM views ORDER BY view, key",
+                |row| {
+                    Ok(DocumentFact {
+                        view: row.get(0)?,
+                        key: row.get(1)?,
+                        version: row.get(2)?,
+                        value: row.get(3)?,
+                    })
+                },
+            )?,
+            checkpoints: all(
+                connection,
+                "SELECT group_name, partition, reached FROM checkpoints
+                  ORDER BY group_name, partition",
+                |row| {
+                    Ok(CheckpointFact {
+                        group: row.get(0)?,
+                        partition: row.get(1)?,
+                        reached: row.get(2)?,
+                    })
+                },
+            )?,
+            outbox_rows: connection
+                .query_row("SELECT count(*) FROM outbox", (), |row| row.get(0))?,
+            due: all(connection, "SELECT due_at FROM schedule ORDER BY due_at", |row| row.get(0))?,
+        })
+    }
+}
+
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare(sql)?.query_map((), read)?.collect()
+}
+
+fn id(row: &Row<'_>, i: usize) -> rusqlite::Result<Uuid> {
+    row.get(i).map(Uuid::from_bytes)
+}
