@@ -15,6 +15,8 @@ pub mod execute;
 pub(crate) mod http_server;
 #[cfg(feature = "runtime")]
 pub mod ingress;
+#[cfg(feature = "runtime")]
+mod latest;
 pub mod message;
 #[cfg(feature = "runtime")]
 pub mod observe;

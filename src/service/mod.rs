@@ -115,7 +115,8 @@ pub struct Process {
     workers: Vec<AbortOnDropHandle<()>>,
     relay: Vec<AbortOnDropHandle<()>>,
     /// End whatever listens to a stop, with the process.
-    _ends: [DropGuard; 3],
+    #[expect(dead_code, reason = "held, not used")]
+    ends: [DropGuard; 3],
 }
 
 /// The parts stop one after the other.
@@ -188,8 +189,8 @@ impl Process {
         };
         tracing::info!(member = %id, roles = ?parts.roles, log_id = %store.identity().log_id,
             partitions = store.identity().partitions.get(), "started");
-        let _ends = [&stops.workers, &stops.relay, &stops.rest].map(|it| it.clone().drop_guard());
-        Ok(Self { id, signals, clock, executor, membership, broker, stops, workers, relay, _ends })
+        let ends = [&stops.workers, &stops.relay, &stops.rest].map(|it| it.clone().drop_guard());
+        Ok(Self { id, signals, clock, executor, membership, broker, stops, workers, relay, ends })
     }
 
     /// This incarnation.
@@ -252,7 +253,7 @@ fn follow_relays(membership: &Membership, flag: Arc<AtomicBool>, stop: Cancellat
     let mut ownership = membership.ownership();
     tokio::spawn(async move {
         loop {
-            flag.store(ownership.borrow_and_update().relay_elsewhere, Ordering::Relaxed);
+            flag.store(ownership.take().relay_elsewhere, Ordering::Relaxed);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -270,14 +271,14 @@ fn start_relay(
     stop: &CancellationToken,
 ) -> Vec<AbortOnDropHandle<()>> {
     let mut ownership = membership.ownership();
-    let initial = ownership.borrow_and_update().relay.clone();
+    let initial = ownership.take().relay;
     let (sender, partitions) = tokio::sync::watch::channel(initial);
     let ended = stop.clone();
     tokio::spawn(async move {
         // While it drains it goes on with what it had: others may publish the same, harmlessly.
         while tokio::select! { biased; () = ended.cancelled() => false, changed = ownership.changed() => changed.is_ok() }
         {
-            let owned = ownership.borrow_and_update().clone();
+            let owned = ownership.take();
             sender.send_if_modified(|current| {
                 let changed = *current != owned.relay && !owned.draining;
                 if changed {

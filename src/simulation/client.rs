@@ -34,7 +34,7 @@ pub(super) const REPLIES: &str = "simulation.replies";
 pub(super) struct Sent {
     pub(super) stream: String,
     /// When it was sent first, among all that clients did.
-    pub(super) sent: u64,
+    pub(super) first_at: u64,
     pub(super) fate: Fate,
     /// It waits for its time.
     pub(super) delayed: bool,
@@ -109,7 +109,7 @@ impl Clients {
         let id = text("id").parse().unwrap_or_default();
         let sent = Sent {
             stream: text("stream"),
-            sent: self.world.next_moment(),
+            first_at: self.world.next_moment(),
             fate: Fate::Unknown,
             delayed: draft.get("not_before").is_some(),
             wants_reply,

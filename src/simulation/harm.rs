@@ -38,7 +38,7 @@ impl Harm {
             let pause = self.world.dice().millis(20, 900);
             tokio::time::sleep(pause).await;
             if self.world.is_armed() {
-                self.strike().await;
+                self.strike();
             }
         }
     }
@@ -53,7 +53,7 @@ impl Harm {
         }
     }
 
-    async fn strike(&self) {
+    fn strike(&self) {
         let drawn = self.world.dice().below(100);
         match drawn {
             0..14 => self.crash(),
@@ -129,7 +129,8 @@ impl Harm {
     fn group_queues(&self) -> Vec<String> {
         let names = self.world.broker.queue_names();
         let of_groups = |name: &String| {
-            name.starts_with("adjutant.") && !name.starts_with(INTAKE) && !name.ends_with(".dlq")
+            let last = name.rsplit_once('.').map(|(_, last)| last);
+            name.starts_with("adjutant.") && !name.starts_with(INTAKE) && last != Some("dlq")
         };
         names.into_iter().filter(of_groups).collect()
     }

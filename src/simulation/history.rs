@@ -189,11 +189,11 @@ fn listen_to_replies(world: &World) -> Replies {
     let heard = Replies::default();
     // A connection of its own: what breaks the processes' does not break it.
     let Ok(mut queue) = world.broker.connect().replies(REPLIES, usize::MAX) else { return heard };
-    let hears = heard.clone();
+    let kept = heard.clone();
     tokio::spawn(async move {
         while let Ok(reply) = queue.next().await {
             let correlation_id = reply.correlation_id.unwrap_or_default();
-            hears.lock().unwrap_or_else(PoisonError::into_inner).push(correlation_id);
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(correlation_id);
         }
     });
     heard

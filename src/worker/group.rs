@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
 use crate::{
     broker::{Broker, GroupPartition},
     execute::RetryPolicy,
+    latest,
     message::{GroupName, Partition},
     store::{LogKind, Store},
 };
@@ -77,7 +77,7 @@ pub async fn run_group(
     parts: GroupParts,
     heads: HeadWatch,
     stats: EntryStats,
-    mut ownership: watch::Receiver<Ownership>,
+    mut ownership: latest::Receiver<Ownership>,
     stop: CancellationToken,
 ) {
     let partitions = usize::from(parts.store.identity().partitions.get().unsigned_abs());
@@ -96,7 +96,7 @@ pub async fn run_group(
         running: BTreeMap::new(),
     };
     loop {
-        let owned = ownership.borrow_and_update().groups.get(&loops.parts.group).cloned();
+        let owned = ownership.take().groups.get(&loops.parts.group).cloned();
         loops.reconcile(&owned.unwrap_or_default());
         tokio::select! {
             biased;

@@ -10,13 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    latest,
     message::{Offset, Partition},
     store::{Heads, LogKind, Store},
 };
@@ -48,7 +46,7 @@ impl Readings {
 /// Shares the readings. Cheap to clone.
 #[derive(Clone)]
 pub struct HeadWatch {
-    readings: watch::Receiver<Readings>,
+    readings: latest::Receiver<Readings>,
     followers: Arc<Followers>,
     /// Ends with the last handle.
     _task: Arc<AbortOnDropHandle<()>>,
@@ -68,7 +66,7 @@ impl HeadWatch {
             aging: (Instant::now(), Heads::default()),
             before: Heads::default(),
         };
-        let (sender, readings) = watch::channel(nothing);
+        let (sender, readings) = latest::channel(nothing);
         let followers = Arc::new(Followers::default());
         let followed = followers.clone();
         let task = tokio::spawn(async move {
@@ -94,12 +92,12 @@ impl HeadWatch {
 
     /// The head as it was at least a second ago (0 if it is not known yet).
     pub fn a_second_ago(&self, log: LogKind, partition: Partition) -> Offset {
-        self.readings.borrow().before.of(log, partition)
+        self.readings.read(|readings| readings.before.of(log, partition))
     }
 
     /// The newest reading.
     pub fn latest(&self, log: LogKind, partition: Partition) -> Offset {
-        self.readings.borrow().latest.of(log, partition)
+        self.readings.read(|readings| readings.latest.of(log, partition))
     }
 
     /// Has the heads read more often for as long as the answer lives.

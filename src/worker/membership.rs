@@ -5,13 +5,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use xxhash_rust::xxh64::xxh64;
 
 use super::EntryStats;
 use crate::{
     execute::StoreClock,
+    latest,
     message::{GroupName, MemberId, Partition},
     store::{Heartbeat, Member, Role, Store},
 };
@@ -70,7 +71,7 @@ pub fn able_members<'a>(
 
 /// A running membership.
 pub struct Membership {
-    ownership: watch::Receiver<Ownership>,
+    ownership: latest::Receiver<Ownership>,
     draining: Arc<Notify>,
     task: AbortOnDropHandle<()>,
     store: Arc<dyn Store>,
@@ -102,7 +103,7 @@ pub struct MembershipParts {
 impl Membership {
     /// Joins: returns after the first heartbeat, with ownership known.
     pub async fn join(parts: MembershipParts) -> Result<Self, crate::store::StoreError> {
-        let (sender, ownership) = watch::channel(Ownership::default());
+        let (sender, ownership) = latest::channel(Ownership::default());
         let draining = Arc::new(Notify::new());
         let (store, id) = (parts.store.clone(), parts.id);
         let mut member =
@@ -115,7 +116,7 @@ impl Membership {
     }
 
     /// What this process should consume, as it changes.
-    pub fn ownership(&self) -> watch::Receiver<Ownership> {
+    pub fn ownership(&self) -> latest::Receiver<Ownership> {
         self.ownership.clone()
     }
 
@@ -149,7 +150,7 @@ fn first_beat(parts: &MembershipParts) -> Heartbeat {
 struct Joined {
     parts: MembershipParts,
     beat: Heartbeat,
-    ownership: watch::Sender<Ownership>,
+    ownership: latest::Sender<Ownership>,
     told_of_draining: bool,
 }
 

@@ -59,6 +59,10 @@ pub struct SimulateArgs {
     /// How many of them are run once more, to see that they repeat exactly.
     #[arg(long, default_value_t = 20)]
     pub repeat: u64,
+    /// Look for each planted bug instead, in at most so many histories.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, value_name = "SEEDS")]
+    pub planted_bugs: Option<u64>,
     /// Print every step (to standard error).
     #[arg(long)]
     pub trace: bool,

@@ -123,8 +123,33 @@ async fn benchmark(args: BenchArgs) -> Result<ExitCode, Failure> {
 
 #[cfg(feature = "simulation")]
 async fn simulate(args: crate::cli::SimulateArgs) -> Result<ExitCode, Failure> {
+    #[cfg(feature = "planted-bugs")]
+    if let Some(most) = args.planted_bugs {
+        return tokio::task::spawn_blocking(move || planted_bugs(&args, most))
+            .await?
+            .map_err(Into::into);
+    }
     // Each history has a runtime of its own, in a thread that this one does not use.
     let report = tokio::task::spawn_blocking(move || crate::simulate::run(&args)).await??;
     println!("{}", report.to_text());
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(feature = "planted-bugs")]
+fn planted_bugs(
+    args: &crate::cli::SimulateArgs,
+    most: u64,
+) -> Result<ExitCode, adjutant::simulation::SimulationError> {
+    use adjutant::simulation::{Bug, SimulationSettings};
+
+    use crate::simulate::planted;
+
+    let settings = SimulationSettings { commands: args.commands, ..Default::default() };
+    let mut all = Vec::new();
+    for bug in Bug::ALL {
+        all.push(planted::find(*bug, args.seed, most, &settings)?);
+    }
+    println!("{}", planted::to_text(&all));
+    let all_found = all.iter().all(|found| found.after.is_some());
+    Ok(if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

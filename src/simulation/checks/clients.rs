@@ -66,7 +66,7 @@ fn order(evidence: &Evidence, sent: &BTreeMap<Uuid, Sent>, violations: &mut Vec<
     for (id, sent) in sent {
         let (Fate::Accepted(answered), Some(offset)) = (sent.fate, runs.get(id)) else { continue };
         if !sent.delayed {
-            streams.entry(&sent.stream).or_default().push((sent.sent, answered, *offset));
+            streams.entry(&sent.stream).or_default().push((sent.first_at, answered, *offset));
         }
     }
     for (stream, commands) in streams {

@@ -142,9 +142,11 @@ impl Transaction<'_> {
             }
         }
         for moved in moves {
-            let compares = !planted!(CheckpointWithoutCompare)
-                && !(planted!(OutcomeReplaced) && log == LogKind::Commands);
-            if compares && self.checkpoint(&moved.group, moved.partition)? != moved.from {
+            let deduplicates = !planted!(OutcomeReplaced) || log == LogKind::Events;
+            if deduplicates
+                && !planted!(CheckpointWithoutCompare)
+                && self.checkpoint(&moved.group, moved.partition)? != moved.from
+            {
                 return Err(StoreError::Fenced(Fence::Checkpoint));
             }
             if moved.to <= moved.from {

@@ -1,6 +1,8 @@
 //! `bank simulate`: histories of the whole bank in which everything goes wrong, each from a seed,
 //! and a check of the laws at the end of each. The same seed gives the same history.
 
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod report;
 mod scenario;
 

@@ -1,7 +1,7 @@
 //! What is simulated: a few accounts that many clients use at once, and one view more than the
 //! service has, whose documents are fed by all partitions.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use adjutant::{
     prelude::*,
@@ -94,8 +94,8 @@ impl Scenario for Bank {
 /// What all commands that succeeded paid in and out.
 fn moved(evidence: &Evidence) -> i64 {
     let succeeded = evidence.outcomes.iter().filter(|outcome| outcome.status == 1);
-    let succeeded: BTreeMap<Uuid, ()> = succeeded.map(|outcome| (outcome.command, ())).collect();
-    let commands = evidence.commands.iter().filter(|it| succeeded.contains_key(&it.id));
+    let succeeded: BTreeSet<Uuid> = succeeded.map(|outcome| outcome.command).collect();
+    let commands = evidence.commands.iter().filter(|it| succeeded.contains(&it.id));
     commands
         .filter_map(|command| {
             let payload: Value = serde_json::from_str(&command.payload).ok()?;
