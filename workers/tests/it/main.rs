@@ -15,6 +15,8 @@ mod history;
 mod kills;
 mod paused;
 mod roles;
+#[cfg(feature = "planted-bugs")]
+mod simulation;
 mod support;
 mod tampering;
 mod trace;

@@ -1,0 +1,54 @@
+//! Histories in which everything goes wrong: they keep the laws, repeat exactly, and find every bug
+//! that is planted.
+
+use bank::simulate::{Report, history, planted};
+
+use adjutant::simulation::{Bug, SimulationSettings};
+
+/// Each planted bug is found in at most so many histories (in those from 1 on, the worst needs 14).
+const FOUND_WITHIN: u64 = 20;
+
+fn settings() -> SimulationSettings {
+    SimulationSettings::default()
+}
+
+#[test]
+fn histories_keep_the_laws_and_repeat_exactly() {
+    let mut report = Report::default();
+    for seed in 1..=8 {
+        let first = history(seed, &settings()).unwrap();
+        let again = history(seed, &settings()).unwrap();
+        assert!(first.commands > 400, "{first:?}");
+        report.add(&first, Some(&again));
+    }
+    assert!(report.is_clean(), "{}", report.to_text());
+    assert_eq!(report.missing_faults(), [""; 0], "every kind of fault occurs");
+}
+
+#[test]
+fn the_seeds_that_find_bugs_are_clean_without_them() {
+    let mut report = Report::default();
+    for seed in 9..=FOUND_WITHIN {
+        report.add(&history(seed, &settings()).unwrap(), None);
+    }
+    assert!(report.is_clean(), "{}", report.to_text());
+}
+
+fn all_are_found(bugs: &[Bug]) {
+    let look = |bug: &Bug| planted::find(*bug, 1, FOUND_WITHIN, &settings()).unwrap();
+    let found: Vec<_> = bugs.iter().map(look).collect();
+    let text = planted::to_text(&found);
+    println!("{text}");
+    assert!(found.iter().all(|found| found.after.is_some()), "not all are found:\n{text}");
+}
+
+/// Two tests, so that they share two cores.
+#[test]
+fn planted_bugs_are_found_the_first_half() {
+    all_are_found(&Bug::ALL[..Bug::ALL.len() / 2]);
+}
+
+#[test]
+fn planted_bugs_are_found_the_second_half() {
+    all_are_found(&Bug::ALL[Bug::ALL.len() / 2..]);
+}
