@@ -122,7 +122,6 @@ impl Outbox for SqliteStore {
     }
 }
 
-#[cfg_attr(not(feature = "planted-bugs"), expect(dead_code, reason = "a bug"))]
 impl SqliteStore {
     async fn promote_in_two_steps(
         &self,
