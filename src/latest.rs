@@ -85,7 +85,7 @@ impl<T> Clone for Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Reads the value, and counts it as seen or not.
+    /// Reads the value, without counting it as seen.
     pub fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         read(&self.shared.lock().value)
     }

@@ -48,6 +48,9 @@ impl SimulatedBroker {
 
 async fn arrive(world: &World, gate: &Gate) -> Result<(), BrokerError> {
     gate.pass().await;
+    if world.strikes(Fault::CrashAtBroker, 15) {
+        gate.kill();
+    }
     world.dawdle().await;
     gate.pass().await;
     if world.road.away.load(Ordering::Relaxed) {

@@ -61,6 +61,8 @@ pub(super) struct Memory {
     pub(super) sent: BTreeMap<Uuid, Sent>,
     /// Messages that can never be accepted, by `message-id`.
     pub(super) hopeless: Vec<Uuid>,
+    /// What no client may ever be told.
+    pub(super) complaints: Vec<String>,
 }
 
 pub(super) struct Clients {
@@ -93,7 +95,7 @@ impl Clients {
         let mut scenario = self.scenario.lock().unwrap_or_else(PoisonError::into_inner);
         let mut draft = scenario.command(&mut dice);
         draft["id"] = json!(CommandId::generate());
-        if dice.happens(500) {
+        if dice.happens(1_000) {
             let wait = if dice.happens(8_000) {
                 dice.millis(10, 5_000)
             } else {
@@ -154,7 +156,8 @@ impl Clients {
                     return;
                 }
                 Some(Err(Refusal::Conflict)) => {
-                    self.world.remark(format_args!("client: {id} is taken by other content"));
+                    let complaint = format!("{id} is told to be taken by other content");
+                    self.memory().complaints.push(complaint);
                     return;
                 }
                 // Nothing was accepted, if an earlier attempt did not.
@@ -189,11 +192,12 @@ impl Clients {
         if !self.world.strikes(Fault::Repetition, 500) {
             return;
         }
-        if let Some(door) = self.door()
-            && let Some(Ok(again)) = self.ask(&door, command).await
-            && !again.replay
-        {
-            self.world.remark(format_args!("client: {} was accepted twice", command.id));
+        let Some(door) = self.door() else { return };
+        let again = self.ask(&door, command).await;
+        self.world.remark(format_args!("client: {} again: {again:?}", command.id));
+        if matches!(again, Some(Err(Refusal::Conflict))) {
+            let complaint = format!("{} was accepted, and is then told to conflict", command.id);
+            self.memory().complaints.push(complaint);
         }
     }
 
@@ -220,9 +224,11 @@ impl Clients {
 
     /// As a sender by AMQP with publisher confirms does; some messages are hopeless.
     async fn send_by_road(&self, draft: Value) {
-        let hopeless = self.world.dice().happens(1_000);
         let id = draft["id"].as_str().unwrap_or_default().to_owned();
-        let body = if hopeless { "{\"type\": 1".to_owned() } else { draft.to_string() };
+        let damaged = self.world.dice().happens(1_000);
+        let body = if damaged { "{\"type\": 1".to_owned() } else { draft.to_string() };
+        // What breaks the rules is found out later, and told by a dead letter.
+        let hopeless = self.validator.check(body.as_bytes(), &Origin::default()).is_err();
         if !hopeless {
             self.remember(&draft, true);
         }

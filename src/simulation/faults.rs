@@ -27,6 +27,8 @@ faults! {
     CrashBeforeCall = "crash before a store call",
     /// A process dies after a call of the store took place, before it hears of it.
     CrashAfterCall = "crash after a store call",
+    /// A process dies at a call of the broker.
+    CrashAtBroker = "crash at a broker call",
     /// A process dies while it waits for anything else.
     Crash = "crash at a random time",
     /// A process stands still, longer than its membership lasts or shorter.

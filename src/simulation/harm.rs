@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{
     Fault,
     client::INTAKE,
-    node::Order,
+    process::Order,
     world::{Gate, World},
 };
 use crate::{
@@ -86,10 +86,16 @@ impl Harm {
         }
     }
 
+    /// So short that nobody notices, or so long that others take over.
+    fn short_or_long(&self) -> Duration {
+        let mut dice = self.world.dice();
+        if dice.happens(5_000) { dice.millis(100, 4_000) } else { dice.millis(5_500, 12_000) }
+    }
+
     fn pause(&self) {
         let Some(gate) = self.victim() else { return };
         self.world.count(Fault::Pause);
-        let time = self.world.dice().millis(100, 12_000);
+        let time = self.short_or_long();
         gate.pause();
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
@@ -117,7 +123,7 @@ impl Harm {
     fn cut_off(&self) {
         let Some(gate) = self.victim() else { return };
         self.world.count(Fault::StoreCutOff);
-        let time = self.world.dice().millis(100, 4_000);
+        let time = self.short_or_long();
         gate.cut_off(true);
         tokio::spawn(async move {
             tokio::time::sleep(time).await;

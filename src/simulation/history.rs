@@ -12,7 +12,7 @@ use super::{
     checks::{self, Heard},
     client::{Clients, INTAKE, Memory, REPLIES},
     harm::{Harm, Target},
-    node::{Node, Order},
+    process::{Order, SimulatedProcess},
     world::{Clock, Gate, World},
 };
 use crate::{
@@ -58,17 +58,17 @@ async fn run(
 ) -> Result<History, SimulationError> {
     let service = scenario.service();
     let scenario = Arc::new(Mutex::new(scenario));
-    let nodes = casting(&mut dice);
+    let cast = casting(&mut dice);
     let world = Arc::new(build_world(dice, settings.prints)?);
     let replies = listen_to_replies(&world);
 
     let mut running = JoinSet::new();
     let mut targets = Vec::new();
-    for (i, roles) in nodes.into_iter().enumerate() {
+    for (i, roles) in cast.into_iter().enumerate() {
         let (orders, received) = watch::channel(Order::Run);
         let (gate, gates) = watch::channel(Arc::new(Gate::new(String::new())));
         targets.push(Target { gate: gates, orders });
-        let node = Node {
+        let process = SimulatedProcess {
             name: format!("process-{i}"),
             roles,
             service: service.clone(),
@@ -77,7 +77,7 @@ async fn run(
             orders: received,
             gate,
         };
-        running.spawn(node.live());
+        running.spawn(process.live());
     }
     let harm = Arc::new(Harm { world: world.clone(), targets });
     let harming = harm.clone();
@@ -85,17 +85,18 @@ async fn run(
     let memory = send_all(&world, &scenario, &service, settings).await;
 
     world.disarm();
-    // It ends by itself; a panic of it would be a bug of the simulation.
-    let _ = harming.await;
-    harm.heal();
     let mut violations = Vec::new();
+    violations.extend(broken_off("harm", harming.await));
+    harm.heal();
     if let Some(rest) = until_idle(&world, &service).await {
         violations.push(format!("stuck {PATIENCE:?} after everything was healed: {rest}"));
     }
     for target in &harm.targets {
         target.orders.send_replace(Order::End);
     }
-    while running.join_next().await.is_some() {}
+    while let Some(ended) = running.join_next().await {
+        violations.extend(broken_off("a process", ended));
+    }
 
     let evidence = read(&world)?;
     let memory = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
@@ -178,8 +179,16 @@ async fn send_all(
         let share = settings.commands / count + usize::from(i < settings.commands % count);
         running.spawn(clients.clone().run(share));
     }
-    while running.join_next().await.is_some() {}
+    while let Some(ended) = running.join_next().await {
+        let broken_off = broken_off("a client", ended);
+        memory.lock().unwrap_or_else(PoisonError::into_inner).complaints.extend(broken_off);
+    }
     memory
+}
+
+/// What ends by itself must not end by a panic.
+fn broken_off(who: &str, ended: Result<(), tokio::task::JoinError>) -> Option<String> {
+    ended.err().map(|error| format!("{who} broke off: {error}"))
 }
 
 /// What came to the senders' reply queue, by correlation id.
@@ -223,7 +232,12 @@ async fn until_idle(world: &World, service: &Service) -> Option<String> {
 }
 
 fn rest(world: &World, service: &Service, evidence: &Evidence) -> Option<String> {
-    let waiting = world.broker.depth(INTAKE)? + world.broker.unacknowledged(INTAKE)?;
+    let (Some(waiting), Some(held)) =
+        (world.broker.depth(INTAKE), world.broker.unacknowledged(INTAKE))
+    else {
+        return Some("there is no intake".to_owned());
+    };
+    let waiting = waiting + held;
     if waiting > 0 {
         return Some(format!("{waiting} messages wait in the intake"));
     }

@@ -21,7 +21,7 @@ mod dice;
 mod faults;
 mod harm;
 mod history;
-mod node;
+mod process;
 mod store;
 mod trace;
 mod world;

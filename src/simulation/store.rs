@@ -43,6 +43,9 @@ impl SimulatedStore {
         let done = work.await;
         world.dawdle().await;
         self.gate.pass().await;
+        if self.gate.is_cut_off() {
+            return Err(StoreError::Unavailable("simulated: the answer was lost".into()));
+        }
         done
     }
 
@@ -86,7 +89,8 @@ impl SimulatedStore {
         }
         world.dawdle().await;
         self.gate.pass().await;
-        if self.gate.is_cut_off() {
+        // At times requests still arrive, and only their replies are lost.
+        if self.gate.is_cut_off() && !world.dice().happens(2_000) {
             // A connection that cannot be made takes its time.
             tokio::time::sleep(Duration::from_millis(50)).await;
             return Err(StoreError::Unavailable("simulated: cut off".into()));

@@ -15,13 +15,10 @@ use super::{
 
 pub(super) fn check(evidence: &Evidence, heard: &Heard, violations: &mut Vec<String>) {
     let accepted: BTreeSet<Uuid> = evidence.commands.iter().map(|it| it.id).collect();
-    let dead: BTreeSet<&str> = heard.dead_letters.iter().map(String::as_str).collect();
+    violations.extend(heard.memory.complaints.iter().cloned());
     for (id, sent) in &heard.memory.sent {
         let is_there = accepted.contains(id);
-        let is_dead_letter = || dead.contains(id.to_string().as_str());
         match sent.fate {
-            // What breaks the rules is found out later, and told by a dead letter.
-            Fate::Handed if is_dead_letter() => {}
             Fate::Accepted(_) | Fate::Handed if !is_there => {
                 violations.push(format!("{id} was answered ({:?}), and is lost", sent.fate));
             }

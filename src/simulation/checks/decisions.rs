@@ -7,8 +7,12 @@ use uuid::Uuid;
 
 use super::super::{CommandFact, EventFact, Evidence, OutcomeFact};
 use crate::{
-    domain::{AggregateType, CommandFailure, Context, Service, State, StoredEvent},
-    message::{CommandEnvelope, CommandId, Metadata, RawJson, StreamId, Timestamp, Version},
+    domain::{
+        AggregateType, CommandFailure, Context, Service, State, StoredEvent, version_conflict,
+    },
+    message::{
+        CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp, Version,
+    },
 };
 
 pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec<String>) {
@@ -57,12 +61,9 @@ fn decide_again(
         .ok_or_else(|| format!("{} is no command", command.command_type))?;
     let before = outcome.version - outcome.events;
     let state = fold(aggregate.as_ref(), events, before)?;
-    if command.expected_version.is_some_and(|expected| expected != before) {
-        return if outcome.status == 2 {
-            Ok(())
-        } else {
-            Err(format!("it expected another version than {before}"))
-        };
+    if let Some(conflict) = version_conflict(command.expected_version.map(Version), Version(before))
+    {
+        return must_be_rejected(before, &conflict, outcome);
     }
     let (envelope, context) = surroundings(command, outcome, before)?;
     match aggregate.decide(&state, &envelope, &context) {
@@ -82,15 +83,17 @@ fn decide_again(
             }
             Ok(())
         }
-        Err(CommandFailure::Rejected(failure)) => {
-            let names_it = |error: &str| error.contains(&failure.code);
-            if outcome.status == 2 && outcome.error.as_deref().is_some_and(names_it) {
-                return Ok(());
-            }
-            Err(format!("at version {before} it must be rejected as {failure:?}: {outcome:?}"))
-        }
+        Err(CommandFailure::Rejected(failure)) => must_be_rejected(before, &failure, outcome),
         Err(other) => Err(format!("it cannot be decided again: {other:?}")),
     }
+}
+
+fn must_be_rejected(before: i64, failure: &Failure, outcome: &OutcomeFact) -> Result<(), String> {
+    let told = outcome.error.as_deref().and_then(|error| serde_json::from_str(error).ok());
+    if outcome.status == 2 && told.as_ref() == Some(failure) {
+        return Ok(());
+    }
+    Err(format!("at version {before} it must be rejected as {failure:?}: {outcome:?}"))
 }
 
 fn fold(

@@ -36,6 +36,14 @@ const LIVE: &str = "
 
 const LEAVE: &str = "DELETE FROM members WHERE id = ?1 OR heartbeat_at < ?2";
 
+const FORGET: &str = "DELETE FROM members";
+
+/// Whoever opens a file is alone with it: all its members are of processes that are gone. To wait
+/// for their silence would leave their partitions to nobody.
+pub(super) fn forget_all(connection: &rusqlite::Connection) -> rusqlite::Result<usize> {
+    connection.execute(FORGET, ())
+}
+
 #[async_trait]
 impl Members for SqliteStore {
     async fn heartbeat(

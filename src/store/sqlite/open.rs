@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{
     SqliteSettings,
     engine::{Engine, Threads},
+    members,
     readers::Readers,
     schema::{self, NewIdentity, SchemaError},
     wal::WriteAheadLog,
@@ -152,6 +153,7 @@ pub(super) fn open(
     if let Some(asked) = asked.map(PartitionCount::get).filter(|asked| *asked != found) {
         return Err(SqliteOpenError::PartitionCount { path: path.clone(), found, asked });
     }
+    members::forget_all(&connection).map_err(failed)?;
     let readers =
         (0..settings.readers.max(1)).map(|_| read_connection(path)).collect::<Result<_, _>>();
     let readers =

@@ -130,7 +130,7 @@ impl SqliteStore {
     ) -> Result<usize, StoreError> {
         let taken = self.engine.write(move |transaction| take_due(transaction, &partitions, limit));
         let (count, appended) = taken.await?;
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         self.engine.write(move |transaction| transaction.append(&appended)).await?;
         Ok(count)
     }

@@ -46,7 +46,8 @@ impl Scenario for Bank {
             let amount = 1 + dice.below(200);
             match dice.below(100) {
                 0..48 => ("deposit", json!({ "amount": amount })),
-                48..92 => ("withdraw", json!({ "amount": amount })),
+                // More than there is, often enough.
+                48..92 => ("withdraw", json!({ "amount": 2 * amount })),
                 92..96 => ("open", json!({ "owner": "somebody" })),
                 96..98 => ("close", json!({})),
                 // Refused at the door.

@@ -12,7 +12,7 @@ use crate::support::eventually;
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn beat(name: &str) -> Heartbeat {
+pub(super) fn beat(name: &str) -> Heartbeat {
     Heartbeat {
         id: MemberId::generate(),
         name: name.into(),

@@ -14,7 +14,7 @@ use std::{
 use adjutant::{
     message::{GroupName, LogId, Offset, PartitionCount, Version},
     store::{
-        Accepted, CheckpointMove, DecideAgain, Execution, Intake, LogKind, Outbox, Store,
+        Accepted, CheckpointMove, DecideAgain, Execution, Intake, LogKind, Members, Outbox, Store,
         StoreError,
         sqlite::{ClockSource, SqliteOpenError, SqliteSettings, SqliteStore},
     },
@@ -24,6 +24,7 @@ use time::OffsetDateTime;
 use super::{
     Truth,
     look::{self, appended},
+    membership,
 };
 use crate::support::commands::{add, stream};
 
@@ -122,6 +123,20 @@ async fn a_file_is_held_by_one_store_at_a_time() {
     first.accept(vec![add("a", 1)]).await.expect("the first is not disturbed");
     drop(first);
     open(&directory.file());
+}
+
+/// A process that was killed must not own partitions until its silence is noticed.
+#[tokio::test]
+async fn whoever_opens_a_file_is_its_only_member() {
+    let directory = Directory::new();
+    let ttl = Duration::from_secs(3_600);
+    let killed = open(&directory.file());
+    killed.heartbeat(&membership::beat("killed"), ttl).await.expect("heartbeat");
+    drop(killed);
+    let store = open(&directory.file());
+    assert_eq!(store.live_members(ttl).await.expect("members"), []);
+    let (_, live) = store.heartbeat(&membership::beat("next"), ttl).await.expect("heartbeat");
+    assert_eq!(live.len(), 1, "{live:?}");
 }
 
 #[tokio::test]

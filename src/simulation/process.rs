@@ -35,7 +35,7 @@ pub(super) enum Order {
     End,
 }
 
-pub(super) struct Node {
+pub(super) struct SimulatedProcess {
     pub(super) name: String,
     pub(super) roles: Vec<Role>,
     pub(super) service: Service,
@@ -57,7 +57,7 @@ struct IntakeTasks {
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
-impl Node {
+impl SimulatedProcess {
     pub(super) async fn live(mut self) {
         let mut incarnation = 0_u32;
         loop {
