@@ -232,12 +232,12 @@ async fn until_idle(world: &World, service: &Service) -> Option<String> {
 }
 
 fn rest(world: &World, service: &Service, evidence: &Evidence) -> Option<String> {
-    let (Some(waiting), Some(held)) =
+    let (Some(waiting), Some(unacknowledged)) =
         (world.broker.depth(INTAKE), world.broker.unacknowledged(INTAKE))
     else {
         return Some("there is no intake".to_owned());
     };
-    let waiting = waiting + held;
+    let waiting = waiting + unacknowledged;
     if waiting > 0 {
         return Some(format!("{waiting} messages wait in the intake"));
     }
