@@ -8,6 +8,8 @@ mod planted;
 #[cfg(feature = "runtime")]
 pub mod broker;
 mod chance;
+#[cfg(feature = "runtime")]
+pub mod dead_letter;
 pub mod domain;
 #[cfg(feature = "runtime")]
 pub mod execute;

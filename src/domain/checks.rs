@@ -6,10 +6,8 @@ use crate::message::{Failure, Partition, Version};
 /// The rejection of a command that expects the stream at another version.
 pub(crate) fn version_conflict(expected: Option<Version>, current: Version) -> Option<Failure> {
     let expected = expected.filter(|expected| *expected != current)?;
-    Some(Failure {
-        code: "version_conflict".into(),
-        message: format!("the stream is at version {current}, the command expects {expected}"),
-    })
+    let message = format!("the stream is at version {current}, the command expects {expected}");
+    Some(Failure::new("version_conflict", message))
 }
 
 /// Why one of these cannot be a document's key.

@@ -290,7 +290,7 @@ impl<A: Aggregate> Typed<A> {
 }
 
 fn broken(code: &str, message: impl std::fmt::Display) -> CommandFailure {
-    CommandFailure::Broken(Failure { code: code.into(), message: message.to_string() })
+    CommandFailure::Broken(Failure::new(code, message.to_string()))
 }
 
 fn local_name(wire_name: &str) -> &str {
@@ -324,10 +324,7 @@ impl<A: Aggregate> AggregateType for Typed<A> {
         let decoded = decode_newest::<A::Command>(&command.command_type, &command.payload)
             .map_err(CommandFailure::Unreadable)?;
         let decision = state.decide(&decoded, context).map_err(|error| {
-            CommandFailure::Rejected(Failure {
-                code: error.code().to_owned(),
-                message: error.to_string(),
-            })
+            CommandFailure::Rejected(Failure::new(error.code(), error.to_string()))
         })?;
         let mut next = state.clone();
         let mut events = Vec::with_capacity(decision.events.len());

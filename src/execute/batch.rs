@@ -362,5 +362,5 @@ struct Place<'a> {
 }
 
 fn failure(code: &str, message: impl Into<String>) -> Failure {
-    Failure { code: code.to_owned(), message: message.into() }
+    Failure::new(code, message)
 }

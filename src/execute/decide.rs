@@ -48,10 +48,9 @@ pub(super) fn decide(
         Ok(Err(CommandFailure::Rejected(failure))) => Verdict::Rejected(failure),
         Ok(Err(CommandFailure::Broken(failure))) => Verdict::Dead(failure),
         Ok(Err(CommandFailure::Unreadable(error))) => Verdict::Unreadable(error.to_string()),
-        Err(panic) => Verdict::Dead(Failure {
-            code: "handler_panicked".into(),
-            message: panic_message(panic.as_ref()),
-        }),
+        Err(panic) => {
+            Verdict::Dead(Failure::new("handler_panicked", panic_message(panic.as_ref())))
+        }
     }
 }
 

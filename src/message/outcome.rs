@@ -47,13 +47,23 @@ impl OutcomeStatus {
     }
 }
 
-/// Why a command was rejected or died.
+/// Why a command was rejected, failed or died.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// A stable code for programs, for example `insufficient_funds`.
     pub code: String,
     /// A sentence for people.
     pub message: String,
+    /// What caused it, outermost first; empty if nothing is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+}
+
+impl Failure {
+    /// A failure of which no cause is known.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), sources: Vec::new() }
+    }
 }
 
 /// The end of a command: one row, written in the transaction of its effects.

@@ -247,7 +247,7 @@ fn folded(
 }
 
 fn dead(code: &str, message: String) -> Failure {
-    Failure { code: code.to_owned(), message }
+    Failure::new(code, message)
 }
 
 /// A decision as data, to compare it with another.

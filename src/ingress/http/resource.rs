@@ -68,6 +68,8 @@ struct FailureResource {
     code: String,
     /// For people.
     message: String,
+    /// What caused it, outermost first; absent if nothing is known.
+    sources: Option<Vec<String>>,
 }
 
 /// What a resource is made of while its command may not be read back.

@@ -92,10 +92,7 @@ pub(crate) fn outcome(status: OutcomeStatus) -> Outcome {
         positions: vec![Position { partition: Partition(1), offset: Offset(7) }],
         version: Version(3),
         reply: (!failed).then(|| RawJson::from_trusted(r#"{"balance":12}"#.into())),
-        error: failed.then(|| crate::message::Failure {
-            code: "insufficient_funds".into(),
-            message: "too little".into(),
-        }),
+        error: failed.then(|| crate::message::Failure::new("insufficient_funds", "too little")),
         attempts: 1,
         completed_at: Timestamp::now_utc(),
     }

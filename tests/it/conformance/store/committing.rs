@@ -228,8 +228,7 @@ pub async fn an_unstorable_event_leaves_nothing_half_written(open: Open) {
     let mut reply = commit.clone();
     reply.outcomes[0].reply = Some(look::unstorable());
     let mut error = commit.clone();
-    error.outcomes[0].error =
-        Some(adjutant::message::Failure { code: "x".into(), message: "a\0".into() });
+    error.outcomes[0].error = Some(adjutant::message::Failure::new("x", "a\0"));
     for bad in [event, reply, error] {
         let refused = truth.store.commit_commands(bad).await;
         assert!(matches!(refused, Err(StoreError::Unstorable(_))), "{refused:?}");

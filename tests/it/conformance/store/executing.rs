@@ -133,7 +133,7 @@ pub async fn a_reply_carries_the_outcome(open: Open) {
     dead.outcomes[0].reply_to = Some(to("two"));
     dead.outcomes[0].status = OutcomeStatus::Dead;
     dead.outcomes[0].attempts = 3;
-    dead.outcomes[0].error = Some(Failure { code: "c".into(), message: "because".into() });
+    dead.outcomes[0].error = Some(Failure::new("c", "because"));
     for commit in [&done, &dead] {
         store.commit_commands(commit.clone()).await.expect("commit");
     }
