@@ -11,7 +11,7 @@ ALTER TABLE adjutant.schedule
     ADD COLUMN first_offset bigint,
     ADD COLUMN edit         integer NOT NULL DEFAULT 0;
 COMMENT ON COLUMN adjutant.schedule.reason IS
-    'not_before, type_unknown_here, stream_unreadable_here, payload_unreadable_here, retry (after a failed attempt), released (waited behind a strict command), dead_letter_retry';
+    'not_before, type_unknown_here, stream_unreadable_here, payload_unreadable_here, retry (after a failed attempt), released (waited behind a strict command), dead_letter_retry, breaker_open';
 
 -- Attempts that failed. Insert-only.
 CREATE TABLE adjutant.attempts (
@@ -134,5 +134,168 @@ BEGIN
     GET DIAGNOSTICS v_released = ROW_COUNT;
     RETURN v_released;
 END $$;
+
+-- Appends entries as the older form of it does, each with the execution that it owes.
+CREATE FUNCTION adjutant.append_commands(
+    p_partitions smallint[],
+    p_places integer[], p_entry_partitions smallint[], p_ids uuid[], p_buckets smallint[],
+    p_attempts integer[], p_first_offsets bigint[], p_edits integer[],
+    p_message_partitions smallint[], p_message_places integer[], p_message_entries integer[],
+    p_bodies bytea[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_heads bigint[];
+    v_now timestamptz;
+BEGIN
+    -- Sorted by the caller.
+    PERFORM pg_advisory_xact_lock(1094929921, t.p) FROM unnest(p_partitions) AS t(p);
+    -- Served by command_log_pkey, read backwards.
+    SELECT array_agg(COALESCE((SELECT l."offset" FROM adjutant.command_log l
+                               WHERE l.partition = t.p ORDER BY l."offset" DESC LIMIT 1), 0)
+                     ORDER BY t.i)
+      INTO v_heads FROM unnest(p_partitions) WITH ORDINALITY AS t(p, i);
+    v_now := clock_timestamp();
+    INSERT INTO adjutant.command_log (partition, "offset", command_id, bucket, recorded_at, attempt,
+                                      first_offset, edit)
+    SELECT e.p, v_heads[array_position(p_partitions, e.p)] + e.place, e.id, e.bucket, v_now,
+           e.attempt, e.first_offset, e.edit
+      FROM unnest(p_entry_partitions, p_places, p_ids, p_buckets, p_attempts, p_first_offsets,
+                  p_edits) AS e(p, place, id, bucket, attempt, first_offset, edit);
+    INSERT INTO adjutant.outbox (partition, route, first_offset, entries, content_type, body,
+                                 recorded_at)
+    SELECT m.p, 1, v_heads[array_position(p_partitions, m.p)] + m.place, m.entries,
+           'application/msgpack', m.body, v_now
+      FROM unnest(p_message_partitions, p_message_places, p_message_entries, p_bodies)
+           WITH ORDINALITY AS m(p, place, entries, body, i)
+     ORDER BY m.i;
+END $$;
+
+-- Everything that the executor writes when something of a batch failed or came back: what the older
+-- form writes, and from `f` (arrays of objects; p is a partition):
+--   aside     commands that come back by the schedule: p, id, bucket, delay_ms, reason, attempt,
+--             first_offset, edit
+--   failed    failed attempts: p, id, attempt, error, delay_ms (null: none follows)
+--   dead      dead letters: p, id, stream, type, command_id, offset, error, fingerprint, attempts
+--   retried   commands that ended by a later attempt: p, id
+--   let_go    rows of holds whose command holds nobody any more: p, stream, first_offset
+--   holds     rows of holds: p, stream, first_offset, id, bucket, state, attempt, edit
+-- Raises AJ006 if nothing holds a command that waits. Rows of holds change under the command-log
+-- locks, which come before the event-log locks (law 4).
+CREATE FUNCTION adjutant.commit_commands(
+    p_partitions smallint[],
+    e_partitions smallint[], e_places integer[], e_streams text[], e_versions bigint[],
+    e_types text[], e_schema_versions smallint[], e_data jsonb[], e_metadata jsonb[],
+    e_commands uuid[],
+    o_partitions smallint[], o_commands uuid[], o_log_offsets bigint[], o_statuses smallint[],
+    o_places integer[], o_events integer[], o_versions bigint[], o_replies jsonb[],
+    o_errors jsonb[], o_attempts integer[], o_reply_queues text[], o_reply_correlations text[],
+    m_partitions smallint[], m_places integer[], m_entries integer[], m_bodies bytea[],
+    v_partitions smallint[], v_streams text[], v_versions bigint[],
+    c_group text, c_partitions smallint[], c_from bigint[], c_to bigint[],
+    f jsonb,
+    OUT v_heads bigint[], OUT v_now timestamptz
+) LANGUAGE plpgsql AS $$
+BEGIN
+    IF f ? 'holds' OR f ? 'let_go' THEN
+        PERFORM pg_advisory_xact_lock(1094929921, t.p)
+           FROM (SELECT DISTINCT (x ->> 'p')::integer AS p
+                   FROM jsonb_array_elements(COALESCE(f -> 'holds', '[]')
+                                             || COALESCE(f -> 'let_go', '[]')) AS x
+                  ORDER BY 1) AS t;
+    END IF;
+    SELECT c.v_heads, c.v_now INTO v_heads, v_now
+      FROM adjutant.commit_commands(
+           p_partitions, e_partitions, e_places, e_streams, e_versions, e_types, e_schema_versions,
+           e_data, e_metadata, e_commands, o_partitions, o_commands, o_log_offsets, o_statuses,
+           o_places, o_events, o_versions, o_replies, o_errors, o_attempts, o_reply_queues,
+           o_reply_correlations, m_partitions, m_places, m_entries, m_bodies, '{}', '{}', '{}',
+           '{}', '{}', v_partitions, v_streams, v_versions, c_group, c_partitions, c_from, c_to)
+           AS c;
+    IF f ? 'aside' THEN
+        INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason, attempt,
+                                       first_offset, edit)
+        SELECT s.p, v_now + s.delay_ms * interval '1 millisecond', s.id, s.bucket, s.reason,
+               s.attempt, s.first_offset, s.edit
+          FROM jsonb_to_recordset(f -> 'aside')
+               AS s(p smallint, id uuid, bucket smallint, delay_ms bigint, reason text,
+                    attempt integer, first_offset bigint, edit integer);
+    END IF;
+    IF f ? 'failed' THEN
+        INSERT INTO adjutant.attempts (partition, command_id, attempt, error, failed_at,
+                                       next_due_at)
+        SELECT a.p, a.id, a.attempt, a.error, v_now,
+               v_now + a.delay_ms * interval '1 millisecond'
+          FROM jsonb_to_recordset(f -> 'failed')
+               AS a(p smallint, id uuid, attempt integer, error jsonb, delay_ms bigint);
+    END IF;
+    -- Served by dead_letters_of_command.
+    IF f ? 'retried' THEN
+        UPDATE adjutant.dead_letters d SET state = 3, state_at = v_now
+          FROM jsonb_to_recordset(f -> 'retried') AS r(p smallint, id uuid)
+         WHERE d.command_id = r.id AND d.partition = r.p AND d.kind = 1 AND d.state = 2;
+    END IF;
+    IF f ? 'dead' THEN
+        INSERT INTO adjutant.dead_letters (partition, id, kind, group_name, key, type, command_id,
+                                           "offset", error, fingerprint, attempts, died_at,
+                                           state_at)
+        SELECT d.p, d.id, 1, 'commands', d.stream, d.type, d.command_id, d."offset", d.error,
+               d.fingerprint, d.attempts, v_now, v_now
+          FROM jsonb_to_recordset(f -> 'dead')
+               AS d(p smallint, id uuid, stream text, type text, command_id uuid, "offset" bigint,
+                    error jsonb, fingerprint text, attempts integer);
+    END IF;
+    -- The rest is served by holds_pkey.
+    IF f ? 'let_go' THEN
+        DELETE FROM adjutant.holds h
+         USING jsonb_to_recordset(f -> 'let_go') AS l(p smallint, stream text, first_offset bigint)
+         WHERE h.partition = l.p AND h.stream = l.stream AND h.first_offset = l.first_offset;
+    END IF;
+    IF f ? 'holds' THEN
+        INSERT INTO adjutant.holds (partition, stream, first_offset, command_id, bucket, state,
+                                    attempt, edit, since)
+        SELECT n.p, n.stream, n.first_offset, n.id, n.bucket, n.state, n.attempt, n.edit, v_now
+          FROM jsonb_to_recordset(f -> 'holds')
+               AS n(p smallint, stream text, first_offset bigint, id uuid, bucket smallint,
+                    state smallint, attempt integer, edit integer)
+        ON CONFLICT (partition, stream, first_offset) DO UPDATE
+           SET state = EXCLUDED.state, attempt = EXCLUDED.attempt, edit = EXCLUDED.edit;
+        IF EXISTS (SELECT 1
+                     FROM jsonb_to_recordset(f -> 'holds')
+                          AS n(p smallint, stream text, first_offset bigint, state smallint)
+                    WHERE n.state = 2 AND NOT EXISTS (
+                          SELECT 1 FROM adjutant.holds h
+                           WHERE h.partition = n.p AND h.stream = n.stream
+                             AND h.first_offset < n.first_offset))
+        THEN
+            RAISE EXCEPTION 'nothing holds a command that waits' USING ERRCODE = 'AJ006';
+        END IF;
+    END IF;
+    IF f ? 'let_go' THEN
+        PERFORM adjutant.release_waiting(array_agg(l.p), array_agg(l.stream))
+           FROM jsonb_to_recordset(f -> 'let_go') AS l(p smallint, stream text);
+    END IF;
+END $$;
+
+-- Which process runs a partition of a group, written when its loop starts and when it ends well. A
+-- loop that starts and finds another one that did not end well has a window of entries that are
+-- suspect.
+CREATE TABLE adjutant.partition_owners (
+    group_name text        COLLATE "C" NOT NULL,
+    partition  smallint    NOT NULL,
+    member     uuid        NOT NULL,
+    released   boolean     NOT NULL,
+    since      timestamptz NOT NULL,
+    PRIMARY KEY (group_name, partition)
+) WITH (fillfactor = 50);
+
+-- How often a process vanished while it ran this entry alone. Counted before the entry is run,
+-- removed afterwards.
+CREATE TABLE adjutant.suspects (
+    group_name text        COLLATE "C" NOT NULL,
+    partition  smallint    NOT NULL,
+    "offset"   bigint      NOT NULL,
+    crashes    integer     NOT NULL,
+    PRIMARY KEY (group_name, partition, "offset")
+);
 
 INSERT INTO adjutant.releases (migration, oldest_release) VALUES (2, '0.1.0');

@@ -48,6 +48,6 @@ pub mod prelude {
 
     pub use crate::domain::{
         Aggregate, BuildError, Context, Decision, DomainError, EventRecord, EventSelection,
-        NoError, Projection, ProjectionError, Scope, Service,
+        FailureKind, NoError, Projection, ProjectionError, Scope, Service,
     };
 }

@@ -85,3 +85,20 @@ CREATE TRIGGER dead_letter_audit_is_append_only BEFORE UPDATE ON dead_letter_aud
 BEGIN
     SELECT RAISE(ABORT, 'dead_letter_audit is append-only');
 END;
+
+CREATE TABLE partition_owners (
+    group_name TEXT    NOT NULL,
+    partition  INTEGER NOT NULL,
+    member     BLOB    NOT NULL,
+    released   INTEGER NOT NULL, -- 0 or 1
+    since      INTEGER NOT NULL,
+    PRIMARY KEY (group_name, partition)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE suspects (
+    group_name TEXT    NOT NULL,
+    partition  INTEGER NOT NULL,
+    "offset"   INTEGER NOT NULL,
+    crashes    INTEGER NOT NULL,
+    PRIMARY KEY (group_name, partition, "offset")
+) STRICT, WITHOUT ROWID;

@@ -41,10 +41,81 @@ pub trait Aggregate:
     fn evolve(&mut self, event: &Self::Event);
 }
 
-/// A rejection: a domain answer, recorded as the command's outcome and never retried.
+/// What a failed decision means, and so what is done about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// A domain answer: it is the command's outcome, and never retried.
+    #[default]
+    Rejected,
+    /// It may succeed later: the command is tried again as its type's
+    /// [`RetrySchedule`](crate::execute::RetrySchedule) says, then it is dead.
+    Retryable,
+    /// It can never succeed, and is no answer either: the command is dead at once.
+    Fatal,
+}
+
+/// Why a decision failed. Unless it says otherwise it is a rejection: a domain answer, recorded as
+/// the command's outcome and never retried.
+///
+/// ```
+/// use adjutant::{domain::{FailureKind, source_chain}, prelude::*};
+///
+/// #[derive(Debug)]
+/// enum TransferError { InsufficientFunds, RatesAreStale(std::fmt::Error) }
+///
+/// impl std::fmt::Display for TransferError {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         f.write_str(match self {
+///             Self::InsufficientFunds => "the account does not hold that much",
+///             Self::RatesAreStale(_) => "the exchange rates are too old",
+///         })
+///     }
+/// }
+///
+/// impl DomainError for TransferError {
+///     fn code(&self) -> &str {
+///         match self {
+///             Self::InsufficientFunds => "insufficient_funds",
+///             Self::RatesAreStale(_) => "rates_are_stale",
+///         }
+///     }
+///     fn kind(&self) -> FailureKind {
+///         match self {
+///             Self::InsufficientFunds => FailureKind::Rejected,
+///             Self::RatesAreStale(_) => FailureKind::Retryable,
+///         }
+///     }
+///     fn sources(&self) -> Vec<String> {
+///         match self {
+///             Self::InsufficientFunds => Vec::new(),
+///             Self::RatesAreStale(cause) => source_chain(cause),
+///         }
+///     }
+/// }
+/// assert_eq!(TransferError::InsufficientFunds.kind(), FailureKind::Rejected);
+/// assert_eq!(TransferError::RatesAreStale(std::fmt::Error).sources().len(), 1);
+/// ```
 pub trait DomainError: fmt::Display + Send + 'static {
     /// A stable code for programs, for example `insufficient_funds`. `Display` is for people.
     fn code(&self) -> &str;
+
+    /// What it means.
+    fn kind(&self) -> FailureKind {
+        FailureKind::Rejected
+    }
+
+    /// What caused it, outermost first; at most ten are kept.
+    fn sources(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// An error and what caused it, outermost first, as [`DomainError::sources`] wants it. At most ten.
+pub fn source_chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source())
+        .take(10)
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// For aggregates that never reject.

@@ -23,6 +23,9 @@ pub struct MessageKind {
     pub upcast: Option<Upcast>,
     /// The JSON Schema (2020-12) of the payload.
     pub json_schema: fn() -> serde_json::Value,
+    /// Whether later strict commands of a stream wait while one of this type is being retried or is
+    /// dead. Every process must say the same; events have no order of their own.
+    pub strict: bool,
 }
 
 /// Why a stored or received payload is not what its type says.
@@ -117,6 +120,10 @@ pub fn json_schema<T: schemars::JsonSchema>() -> serde_json::Value {
 /// older versions may follow. Payload types derive `Serialize`, `Deserialize`,
 /// `garde::Validate` and `schemars::JsonSchema`.
 ///
+/// `strict` behind the version keeps the order of a stream when a command fails: while a strict one
+/// is being retried, is set aside or is dead, later strict ones of the same stream wait behind it.
+/// Without it a later command may overtake one that is being retried.
+///
 /// ```
 /// use adjutant::prelude::*;
 ///
@@ -127,9 +134,17 @@ pub fn json_schema<T: schemars::JsonSchema>() -> serde_json::Value {
 ///     amount: i64,
 /// }
 ///
+/// #[derive(Clone, Debug, Serialize, Deserialize, Validate, JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// pub struct Withdraw {
+///     #[garde(range(min = 1))]
+///     amount: i64,
+/// }
+///
 /// adjutant::commands! {
 ///     pub enum AccountCommand {
 ///         Deposit(Deposit) = "deposit" v1,
+///         Withdraw(Withdraw) = "withdraw" v1 strict,
 ///     }
 /// }
 /// ```
@@ -169,7 +184,7 @@ macro_rules! events {
 macro_rules! message_set {
     (@violations ($($check:ident)?)
         $(#[$meta:meta])* $vis:vis enum $set:ident {
-            $($(#[$vmeta:meta])* $variant:ident($payload:ty) = $name:literal $version:ident $(upcast $upcast:path)?),+ $(,)?
+            $($(#[$vmeta:meta])* $variant:ident($payload:ty) = $name:literal $version:ident $(strict $(($never:tt))?)? $(upcast $upcast:path)?),+ $(,)?
         }
     ) => {
         $(#[$meta])*
@@ -185,6 +200,7 @@ macro_rules! message_set {
                     schema_version: $crate::domain::__schema_version(stringify!($version)),
                     upcast: $crate::message_set!(@upcast $($upcast)?),
                     json_schema: $crate::domain::__json_schema::<$payload>,
+                    strict: $crate::message_set!(@strict $(strict $($never)?)?),
                 }),+
             ];
 
@@ -219,6 +235,8 @@ macro_rules! message_set {
             fn from(payload: $payload) -> Self { Self::$variant(payload) }
         })+
     };
+    (@strict) => { false };
+    (@strict strict) => { true };
     (@upcast) => { None };
     (@upcast $upcast:path) => { Some($upcast) };
     (@check () $self:ident, $($variant:ident),+) => { Vec::new() };

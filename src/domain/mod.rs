@@ -17,7 +17,7 @@ pub(crate) use checks::{key_that_is_none, version_conflict};
 #[cfg(feature = "testing")]
 pub(crate) use registry::{aggregate_type, projection_type};
 
-pub use aggregate::{Aggregate, Decision, DomainError, NoError};
+pub use aggregate::{Aggregate, Decision, DomainError, FailureKind, NoError, source_chain};
 pub use context::Context;
 pub use event_record::EventRecord;
 pub use messages::{DecodeError, MessageKind, MessageSet, Upcast};

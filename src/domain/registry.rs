@@ -3,13 +3,14 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     marker::PhantomData,
     sync::Arc,
 };
 
 use super::{
-    Aggregate, Context, DecodeError, DomainError, EventRecord, Fold, MessageKind, MessageSet,
+    Aggregate, Context, DecodeError, DomainError, EventRecord, FailureKind, Fold, MessageKind,
+    MessageSet,
     Projection, ProjectionError, RuleViolation, Scope,
 };
 use crate::message::{CommandEnvelope, Failure, GroupName, RawJson, is_name};
@@ -61,7 +62,9 @@ pub struct Decided {
 pub enum CommandFailure {
     /// The aggregate refused it.
     Rejected(Failure),
-    /// A reply or event cannot be encoded.
+    /// The aggregate says that it may succeed later.
+    Retryable(Failure),
+    /// The aggregate says that it can never succeed, or a reply or event cannot be encoded.
     Broken(Failure),
     /// The payload is not what this release knows by its type: a newer release accepted it.
     Unreadable(DecodeError),
@@ -136,6 +139,8 @@ pub struct TypeDescription {
     pub json_schema: serde_json::Value,
     /// Whether it is a command (else an event).
     pub is_command: bool,
+    /// Whether later strict commands of a stream wait behind one of this type that failed.
+    pub strict: bool,
 }
 
 /// Everything that is registered.
@@ -145,6 +150,7 @@ pub struct Registry {
     projections: BTreeMap<&'static str, Arc<dyn ProjectionType>>,
     selections: Vec<(&'static str, Vec<String>)>,
     commands: HashMap<String, &'static str>,
+    strict: HashSet<String>,
     types: BTreeMap<String, TypeDescription>,
 }
 
@@ -157,6 +163,11 @@ impl Registry {
     /// The aggregate that decides commands of this wire name.
     pub fn aggregate_of_command(&self, wire_name: &str) -> Option<&Arc<dyn AggregateType>> {
         self.aggregates.get(self.commands.get(wire_name)?)
+    }
+
+    /// Whether commands of this wire name keep the order of their stream when they fail.
+    pub fn is_strict(&self, wire_name: &str) -> bool {
+        self.strict.contains(wire_name)
     }
 
     /// All projections, by name.
@@ -224,12 +235,16 @@ impl Registry {
         }
         if is_command {
             self.commands.insert(name.clone(), aggregate);
+            if kind.strict {
+                self.strict.insert(name.clone());
+            }
         }
         let description = TypeDescription {
             name: name.clone(),
             schema_version: kind.schema_version,
             json_schema: (kind.json_schema)(),
             is_command,
+            strict: is_command && kind.strict,
         };
         let twice = self.types.insert(name.clone(), description).is_some();
         twice.then(|| format!("wire name `{name}` is declared twice"))
@@ -324,7 +339,16 @@ impl<A: Aggregate> AggregateType for Typed<A> {
         let decoded = decode_newest::<A::Command>(&command.command_type, &command.payload)
             .map_err(CommandFailure::Unreadable)?;
         let decision = state.decide(&decoded, context).map_err(|error| {
-            CommandFailure::Rejected(Failure::new(error.code(), error.to_string()))
+            let (code, message) = (error.code().to_owned(), error.to_string());
+            match error.kind() {
+                FailureKind::Rejected => CommandFailure::Rejected(Failure::new(code, message)),
+                FailureKind::Retryable => {
+                    CommandFailure::Retryable(Failure { code, message, sources: error.sources() })
+                }
+                FailureKind::Fatal => {
+                    CommandFailure::Broken(Failure { code, message, sources: error.sources() })
+                }
+            }
         })?;
         let mut next = state.clone();
         let mut events = Vec::with_capacity(decision.events.len());
@@ -384,7 +408,7 @@ fn decode_stored<M: MessageSet>(event: &StoredEvent<'_>) -> Result<M, DecodeErro
 
 struct TypedProjection<P> {
     projection: P,
-    wanted: std::collections::HashSet<String>,
+    wanted: HashSet<String>,
 }
 
 impl<P: Projection> TypedProjection<P> {

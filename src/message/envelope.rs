@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommandId, Metadata, RawJson, StreamId, Timestamp, Version};
+use super::{Attempt, CommandId, Metadata, Offset, RawJson, StreamId, Timestamp, Version};
 
 /// The version of the wire format that this release writes.
 pub const WIRE_FORMAT: u16 = 1;
@@ -54,6 +54,27 @@ pub struct CommandEnvelope {
     /// When it was accepted, by the store's clock.
     #[serde(with = "time::serde::timestamp::microseconds")]
     pub accepted_at: Timestamp,
+    /// Which try this entry of the log owes. A first one does not travel.
+    #[serde(default, skip_serializing_if = "Attempt::is_first")]
+    pub attempt: Attempt,
+    /// The offset of the command's first entry; `None`: this one is the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_offset: Option<Offset>,
+    /// Which correction of its payload this is (0: the payload as it was accepted).
+    #[serde(default, skip_serializing_if = "is_original")]
+    pub edit: i32,
+}
+
+impl CommandEnvelope {
+    /// The offset of the command's first entry, if this one stands at `offset`.
+    pub fn first_offset_at(&self, offset: Offset) -> Offset {
+        self.first_offset.unwrap_or(offset)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_original(edit: &i32) -> bool {
+    *edit == 0
 }
 
 /// An event as it was appended to its stream.

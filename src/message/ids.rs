@@ -75,6 +75,27 @@ pub struct Attempt(pub i32);
 impl Attempt {
     /// The first try.
     pub const FIRST: Self = Self(1);
+
+    /// The try that follows.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    pub(super) fn is_first(&self) -> bool {
+        *self == Self::FIRST
+    }
+}
+
+impl Default for Attempt {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Names a consumer of a log: `commands`, or `projection.{name}`.

@@ -16,7 +16,8 @@ use crate::{
     },
     store::{
         Accepted, CommandCommit, CommandFilter, CommandRecord, CommittedCommands, DecideAgain,
-        Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Identity,
+        Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Hold,
+        Identity,
         Intake, LoadedStream, LogKind, Logs, Member, Members, NewCommand, Outbox, OutboxPage, Page,
         Queries, RejectedMessage, Store, StoreError, StoredStreamEvent, ViewCommit, ViewDocuments,
         ViewRecord, Views, sqlite::SqliteStore,
@@ -134,12 +135,17 @@ impl Execution for SimulatedStore {
     async fn commit_exclusively(
         &self,
         partitions: &BTreeSet<Partition>,
+        may_hold: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
         let asked = Noted::of(&streams);
-        let work = self.inner().commit_exclusively(partitions, streams, decide);
+        let work = self.inner().commit_exclusively(partitions, may_hold, streams, decide);
         self.write("commit_exclusively", asked, work).await
+    }
+
+    async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
+        self.read(self.inner().holds(streams)).await
     }
 
     async fn outcomes(

@@ -9,6 +9,8 @@ pub enum Fence {
     Outcome,
     /// One of the streams has grown since it was read.
     StreamVersion,
+    /// Nothing holds a command any more that was to wait.
+    Holds,
     /// A command came by the road but is not in the command log at that offset.
     NotInLog,
 }

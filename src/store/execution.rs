@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
-use super::StoreError;
+use super::{Hold, LetGo, NewDeadLetter, NewFailure, SetAside, StoreError};
 use crate::message::{
     CommandId, Failure, GroupName, Metadata, Offset, Outcome, OutcomeStatus, Partition, RawJson,
     ReplyAddress, StreamId, Timestamp, Version,
@@ -122,19 +122,6 @@ pub struct NewSnapshot {
     pub state: Vec<u8>,
 }
 
-/// A command that is not executed now: it comes back as a new log entry when due.
-#[derive(Clone, Debug)]
-pub struct SetAside {
-    /// The command.
-    pub command_id: CommandId,
-    /// The partition of its stream.
-    pub partition: Partition,
-    /// After how many milliseconds, by the store's clock.
-    pub delay_ms: i64,
-    /// Why: `type_unknown_here` …
-    pub reason: &'static str,
-}
-
 /// Moves a checkpoint by compare-and-set; not at `from` → [`Fence::Checkpoint`](super::Fence).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointMove {
@@ -161,8 +148,28 @@ pub struct CommandCommit {
     pub snapshots: Vec<NewSnapshot>,
     /// Commands that come back later.
     pub set_aside: Vec<SetAside>,
+    /// Attempts that failed.
+    pub failures: Vec<NewFailure>,
+    /// A dead letter for every outcome `dead`.
+    pub dead_letters: Vec<NewDeadLetter>,
+    /// Commands that end in this transaction by another try than their first: an earlier dead
+    /// letter of theirs is resolved.
+    pub retried: Vec<(Partition, CommandId)>,
+    /// Rows of `holds` to write, over one that is there; nothing holds one that waits →
+    /// [`Fence::Holds`](super::Fence).
+    pub holds: Vec<Hold>,
+    /// Rows of `holds` to remove, before the others are written. What waits for nothing any more
+    /// is released: it comes back in order, by the schedule.
+    pub let_go: Vec<LetGo>,
     /// Checkpoints of the command group; none in the immediate lane.
     pub checkpoints: Vec<CheckpointMove>,
+}
+
+impl CommandCommit {
+    /// Whether the schedule gets rows that are due at once.
+    pub(crate) fn schedules_now(&self) -> bool {
+        !self.let_go.is_empty() || self.set_aside.iter().any(|aside| aside.delay_ms == 0)
+    }
 }
 
 /// What the transaction fixed.
@@ -194,13 +201,18 @@ pub trait Execution: Send + Sync {
 
     /// The second try after [`Fence::StreamVersion`](super::Fence): takes the event-log locks of
     /// all these partitions, reads the streams, lets `decide` decide and commits, so that no
-    /// other writer can come between.
+    /// other writer can come between. `may_hold` says that the commit may change holds: then the
+    /// command-log locks are taken before.
     async fn commit_exclusively(
         &self,
         partitions: &BTreeSet<Partition>,
+        may_hold: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError>;
+
+    /// The rows of `holds` of these streams.
+    async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError>;
 
     /// The outcomes of those commands that have one.
     async fn outcomes(

@@ -6,6 +6,7 @@
 
 mod error;
 mod execution;
+mod failures;
 mod intake;
 mod logs;
 mod members;
@@ -25,14 +26,18 @@ pub mod sqlite;
 pub use error::{Fence, StoreError};
 pub use execution::{
     CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, EventMessage, Execution,
-    LoadedStream, NewEvent, NewOutcome, NewSnapshot, SetAside, Snapshot, StreamEvent,
+    LoadedStream, NewEvent, NewOutcome, NewSnapshot, Snapshot, StreamEvent,
+};
+pub use failures::{
+    FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside,
 };
 pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};
 pub use outbox::{Outbox, OutboxPage, OutboxRow};
 pub use queries::{
-    CommandFilter, CommandRecord, CommandStatus, Page, Queries, StoredStreamEvent, ViewRecord,
+    CommandFilter, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries, StoredStreamEvent,
+    ViewRecord,
 };
 pub use views::{
     DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, ViewCommit, ViewDocuments, Views,

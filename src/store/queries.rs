@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{DocumentRow, StoreError};
+use super::{DocumentRow, FailedAttempt, StoreError};
 use crate::message::{
     CommandId, ContentHash, Lane, Metadata, Offset, Outcome, OutcomeStatus, Partition, RawJson,
     StreamId, Timestamp, Version,
@@ -15,6 +15,10 @@ pub enum CommandStatus {
     Scheduled,
     /// Durable, not executed yet.
     Accepted,
+    /// Behind an earlier strict command of its stream.
+    Waiting,
+    /// A try failed; another one is due, or under way.
+    Retrying,
     /// Ended.
     Ended(OutcomeStatus),
 }
@@ -25,6 +29,8 @@ impl CommandStatus {
         match self {
             Self::Scheduled => "scheduled",
             Self::Accepted => "accepted",
+            Self::Waiting => "waiting",
+            Self::Retrying => "retrying",
             Self::Ended(status) => status.as_str(),
         }
     }
@@ -55,9 +61,18 @@ pub struct CommandRecord {
     pub accepted_at: Timestamp,
     /// Whether it still waits for its time.
     pub scheduled: bool,
+    /// Whether it waits behind an earlier strict command of its stream.
+    pub waiting: bool,
+    /// How many tries have failed.
+    pub failed_attempts: i32,
+    /// The newest of them, newest first, at most [`MOST_FAILURES`]; in a list: none.
+    pub failures: Vec<FailedAttempt>,
     /// How it ended, if it did.
     pub outcome: Option<Outcome>,
 }
+
+/// How many failed attempts are shown of a command.
+pub const MOST_FAILURES: i64 = 50;
 
 impl CommandRecord {
     /// Where it is in its life.
@@ -65,6 +80,8 @@ impl CommandRecord {
         match &self.outcome {
             Some(outcome) => CommandStatus::Ended(outcome.status),
             None if self.scheduled => CommandStatus::Scheduled,
+            None if self.waiting => CommandStatus::Waiting,
+            None if self.failed_attempts > 0 => CommandStatus::Retrying,
             None => CommandStatus::Accepted,
         }
     }

@@ -59,6 +59,11 @@ pub(super) fn failure(text: Option<&str>) -> Result<Option<Failure>, StoreError>
     text.map(parse).transpose()
 }
 
+/// A log entry names a correction of its payload that is not there.
+pub(super) fn no_edit() -> StoreError {
+    StoreError::Corrupt("the correction of a command's payload is missing".to_owned())
+}
+
 pub(super) fn raw(text: Option<String>) -> Option<RawJson> {
     text.map(RawJson::from_trusted)
 }

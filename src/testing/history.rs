@@ -34,7 +34,7 @@ pub(super) fn check<A: Aggregate>(commands: &[A::Command]) -> Result<Vec<Encoded
             }
             // Rules may be stricter than they look from here; the ingress would refuse it.
             Ended::Invalid(_) | Ended::Rejected(..) => {}
-            dead @ Ended::Dead(_) => return Err(at(dead.shown())),
+            failed @ (Ended::Dead(_) | Ended::Retryable(_)) => return Err(at(failed.shown())),
         }
     }
     replay_from_every_snapshot(&subject, &events)?;

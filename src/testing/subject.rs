@@ -16,7 +16,7 @@ use crate::{
         State, StoredEvent, aggregate_type, version_conflict,
     },
     message::{
-        Batch, CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp,
+        Attempt, Batch, CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp,
         Version, decode_batch, encode_commands,
     },
 };
@@ -36,6 +36,8 @@ pub(super) enum Ended<A: Aggregate> {
     Invalid(Vec<RuleViolation>),
     /// The aggregate refused it (with its own error), or the stream is at another version.
     Rejected(Failure, Option<A::Error>),
+    /// It failed, and a worker would try it again.
+    Retryable(Failure),
     /// A worker would write it off.
     Dead(Failure),
     /// These events happened.
@@ -140,6 +142,7 @@ impl<A: Aggregate> Subject<A> {
                 let error = self.state()?.decide(command, &context()).err();
                 Ok(Ended::Rejected(failure, error))
             }
+            Err(CommandFailure::Retryable(failure)) => Ok(Ended::Retryable(failure)),
             Err(CommandFailure::Broken(failure)) => Ok(Ended::Dead(failure)),
             Err(CommandFailure::Unreadable(error)) => {
                 Err(format!("a worker cannot read the command: {error}"))
@@ -174,6 +177,9 @@ impl<A: Aggregate> Subject<A> {
             expected_version: around.expected_version,
             reply_to: None,
             accepted_at: around.now,
+            attempt: Attempt::FIRST,
+            first_offset: None,
+            edit: 0,
         };
         let travelled = encode_commands(&[envelope]).and_then(|bytes| decode_batch(&bytes, true));
         match travelled.map_err(|error| format!("the command cannot travel: {error}"))? {
@@ -258,6 +264,7 @@ fn answer_of(decided: &Result<Decided, CommandFailure>) -> Value {
             "reply": decided.reply.as_ref().map(RawJson::to_value),
         }),
         Err(CommandFailure::Rejected(failure)) => json!({ "rejected": failure }),
+        Err(CommandFailure::Retryable(failure)) => json!({ "retryable": failure }),
         Err(CommandFailure::Broken(failure)) => json!({ "dead": failure }),
         Err(CommandFailure::Unreadable(error)) => json!({ "unreadable": error.to_string() }),
     }
@@ -273,6 +280,9 @@ impl<A: Aggregate> Ended<A> {
             }
             Self::Rejected(failure, _) => {
                 format!("it was rejected: {}: {}", failure.code, failure.message)
+            }
+            Self::Retryable(failure) => {
+                format!("it failed and is tried again: {}: {}", failure.code, failure.message)
             }
             Self::Dead(failure) => format!("it is dead: {}: {}", failure.code, failure.message),
             Self::Succeeded(happened) => {

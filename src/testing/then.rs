@@ -132,8 +132,20 @@ impl<A: Aggregate> Then<A> {
         self
     }
 
-    /// A worker would write it off with this code: `handler_panicked`, `unencodable_event`,
-    /// `unencodable_reply`, `unstorable` (an event or reply holds the character U+0000).
+    /// It failed with this code, and a worker would try it again
+    /// ([`FailureKind::Retryable`](crate::domain::FailureKind)).
+    #[track_caller]
+    pub fn then_retryable(self, code: &str) -> Self {
+        match &self.ended {
+            Ended::Retryable(failure) if failure.code == code => self,
+            _ => self.wrong(&format!("had to fail with the code `{code}`, to be tried again")),
+        }
+    }
+
+    /// A worker would write it off with this code: the aggregate's own
+    /// ([`FailureKind::Fatal`](crate::domain::FailureKind)), `handler_panicked` (once its retries
+    /// are exhausted), `unencodable_event`, `unencodable_reply`, `unstorable` (an event or reply
+    /// holds the character U+0000).
     #[track_caller]
     pub fn then_dead(self, code: &str) -> Self {
         match &self.ended {

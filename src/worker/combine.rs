@@ -153,7 +153,7 @@ async fn run(
 mod tests {
     use super::*;
     use crate::{
-        message::{CommandEnvelope, CommandId, Metadata, RawJson, Timestamp},
+        message::{Attempt, CommandEnvelope, CommandId, Metadata, RawJson, Timestamp},
         store::CommandEntry,
     };
 
@@ -181,6 +181,9 @@ mod tests {
                 expected_version: None,
                 reply_to: None,
                 accepted_at: Timestamp::UNIX_EPOCH,
+                attempt: Attempt::FIRST,
+                first_offset: None,
+                edit: 0,
             },
         });
         HandlerRun { partition: Partition(0), checkpoint: Offset(0), entries: vec![entry; entries] }

@@ -24,6 +24,10 @@ pub(super) struct MessageType<'a> {
     kind: &'static str,
     /// The schema version that is written.
     schema_version: i16,
+    /// Of a command: `strict` if later strict commands of its stream wait while it is retried or
+    /// dead, else `relaxed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<&'static str>,
     /// JSON Schema (2020-12) of the payload.
     #[schema(value_type = Object)]
     json_schema: &'a serde_json::Value,
@@ -35,6 +39,9 @@ impl<'a> MessageType<'a> {
             name: &described.name,
             kind: if described.is_command { "command" } else { "event" },
             schema_version: described.schema_version,
+            order: described
+                .is_command
+                .then_some(if described.strict { "strict" } else { "relaxed" }),
             json_schema: &described.json_schema,
         }
     }

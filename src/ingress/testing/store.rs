@@ -143,6 +143,9 @@ impl Intake for MemoryStore {
                     content_hash: command.content_hash,
                     accepted_at,
                     scheduled: command.not_before.is_some_and(|at| at > accepted_at),
+                    waiting: false,
+                    failed_attempts: 0,
+                    failures: Vec::new(),
                     outcome: None,
                 },
             );
@@ -170,9 +173,13 @@ impl Execution for MemoryStore {
     async fn commit_exclusively(
         &self,
         _: &std::collections::BTreeSet<Partition>,
+        _: bool,
         _: &[(StreamId, i16)],
         _: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
+        unimplemented!()
+    }
+    async fn holds(&self, _: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
         unimplemented!()
     }
     async fn outcomes(

@@ -11,7 +11,7 @@ use crate::{
         AggregateType, CommandFailure, Context, Service, State, StoredEvent, version_conflict,
     },
     message::{
-        CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp, Version,
+        Attempt, CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp, Version,
     },
 };
 
@@ -142,6 +142,9 @@ fn surroundings(
         expected_version: command.expected_version.map(Version),
         reply_to: None,
         accepted_at: time(command.accepted_at)?,
+        attempt: Attempt::FIRST,
+        first_offset: None,
+        edit: 0,
     };
     Ok((envelope, context))
 }

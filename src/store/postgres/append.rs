@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio_postgres::types::ToSql;
+
 use super::{PostgresStore, transaction::Transaction};
 use crate::{
     message::{CommandEnvelope, MAX_BATCH_BYTES, Partition, encode_commands},
@@ -12,7 +14,12 @@ use crate::{
 /// Commands by partition, each partition in the order of its log.
 pub(super) type Appended = BTreeMap<Partition, Vec<CommandEnvelope>>;
 
-const APPEND: &str = "SELECT adjutant.append_commands($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const APPEND: &str = "
+    SELECT adjutant.append_commands($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// With the executions that the entries owe.
+const APPEND_AGAIN: &str = "
+    SELECT adjutant.append_commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 impl PostgresStore {
     /// Appends and commits.
@@ -24,6 +31,7 @@ impl PostgresStore {
         let partitions: Vec<i16> = commands.keys().map(|partition| partition.0).collect();
         let (mut places, mut entry_partitions) = (Vec::new(), Vec::new());
         let (mut ids, mut buckets) = (Vec::new(), Vec::new());
+        let (mut attempts, mut first_offsets, mut edits) = (Vec::new(), Vec::new(), Vec::new());
         let mut messages = Messages::default();
         for (partition, commands) in commands {
             for (i, command) in commands.iter().enumerate() {
@@ -31,26 +39,29 @@ impl PostgresStore {
                 entry_partitions.push(partition.0);
                 ids.push(command.id.0);
                 buckets.push(self.bucket(command.id));
+                attempts.push(command.attempt.0);
+                first_offsets.push(command.first_offset.map(|offset| offset.0));
+                edits.push(command.edit);
             }
             messages.add(*partition, 1, commands)?;
         }
-        let append = transaction.prepare(APPEND).await?;
-        transaction
-            .commit_with(
-                &append,
-                &[
-                    &partitions,
-                    &places,
-                    &entry_partitions,
-                    &ids,
-                    &buckets,
-                    &messages.partitions,
-                    &messages.places,
-                    &messages.entries,
-                    &messages.bodies,
-                ],
-            )
-            .await?;
+        let first_executions = attempts.iter().all(|attempt| *attempt == 1)
+            && first_offsets.iter().all(Option::is_none)
+            && edits.iter().all(|edit| *edit == 0);
+        let append = transaction.prepare(if first_executions { APPEND } else { APPEND_AGAIN });
+        let append = append.await?;
+        let mut params: Vec<&(dyn ToSql + Sync)> =
+            vec![&partitions, &places, &entry_partitions, &ids, &buckets];
+        if !first_executions {
+            params.extend([&attempts as &(dyn ToSql + Sync), &first_offsets, &edits]);
+        }
+        params.extend([
+            &messages.partitions as &(dyn ToSql + Sync),
+            &messages.places,
+            &messages.entries,
+            &messages.bodies,
+        ]);
+        transaction.commit_with(&append, &params).await?;
         Ok(())
     }
 }

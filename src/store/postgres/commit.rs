@@ -9,19 +9,28 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     PostgresStore,
     columns::{self, Jsonb, json_text, metadata_json},
-    errors, pool, streams,
+    errors, failures, pool, streams,
     transaction::Transaction,
 };
 use crate::{
     message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, StreamId, Version},
-    store::{CommandCommit, CommittedCommands, DecideAgain, Execution, LoadedStream, StoreError},
+    store::{
+        CommandCommit, CommittedCommands, DecideAgain, Execution, Hold, LoadedStream, StoreError,
+    },
 };
 
 const COMMIT: &str = "
     SELECT v_heads, v_now
       FROM adjutant.commit_commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+           $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, '{}', '{}', '{}', '{}',
+           '{}', $27, $28, $29, $30, $31, $32, $33)";
+
+/// With what failed, came back or waits.
+const COMMIT_WITH_FAILURES: &str = "
+    SELECT v_heads, v_now
+      FROM adjutant.commit_commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
            $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
-           $32, $33, $34, $35, $36, $37, $38)";
+           $32, $33, $34)";
 
 /// Sorted by the caller. Served by snapshots_pkey.
 const SNAPSHOTS: &str = "
@@ -31,8 +40,14 @@ const SNAPSHOTS: &str = "
        SET version = EXCLUDED.version, state_version = EXCLUDED.state_version, state = EXCLUDED.state
      WHERE s.version < EXCLUDED.version OR s.state_version <> EXCLUDED.state_version";
 
-const LOCK: &str =
-    "SELECT pg_advisory_xact_lock(1094929922, t.p)::text FROM unnest($1::smallint[]) AS t(p)";
+/// In (class, partition) order.
+const LOCK: &str = "
+    SELECT pg_advisory_xact_lock(k.class, k.p)::text
+      FROM (SELECT c.class, t.p::integer FROM unnest($2::integer[]) AS c(class),
+                   unnest($1::smallint[]) AS t(p) ORDER BY 1, 2) AS k(class, p)";
+
+/// The classes of log locks: command logs, event logs.
+const CLASSES: [i32; 2] = [1_094_929_921, 1_094_929_922];
 
 /// Served by outcomes_pkey.
 const OUTCOMES: &str = "
@@ -65,13 +80,15 @@ impl Execution for PostgresStore {
     async fn commit_exclusively(
         &self,
         partitions: &BTreeSet<Partition>,
+        may_hold: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
         let mut transaction = self.transaction().await?;
         let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
         let lock = transaction.prepare(LOCK).await?;
-        transaction.begin_with(&lock, &[&partitions]).await?;
+        let classes = if may_hold { &CLASSES[..] } else { &CLASSES[1..] };
+        transaction.begin_with(&lock, &[&partitions, &classes]).await?;
         let keys = self.stream_keys(streams);
         let snapshots = transaction.prepare(streams::SNAPSHOTS).await?;
         let snapshots = transaction.query(&snapshots, &keys.params()).await?;
@@ -81,6 +98,13 @@ impl Execution for PostgresStore {
         // Snapshot rows can wait, and the log locks are held already: another commit writes them.
         commit.snapshots.clear();
         self.send_commit(transaction, &commit, Begin::Done).await
+    }
+
+    async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
+        if streams.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.read_holds(streams).await
     }
 
     async fn outcomes(
@@ -113,9 +137,17 @@ impl PostgresStore {
         commit: &CommandCommit,
         begin: Begin,
     ) -> Result<CommittedCommands, StoreError> {
-        let columns = CommitColumns::of(self, commit)?;
-        let function = transaction.prepare(COMMIT).await?;
-        let params = columns.params();
+        let columns = CommitColumns::of(commit)?;
+        let failures = failures::of(self, commit);
+        let failures = failures.as_ref().map(failures::Failures::param);
+        let mut params = columns.params();
+        let function = match &failures {
+            None => transaction.prepare(COMMIT).await?,
+            Some(failures) => {
+                params.push(failures);
+                transaction.prepare(COMMIT_WITH_FAILURES).await?
+            }
+        };
         let rows = if commit.snapshots.is_empty() {
             match begin {
                 Begin::Needed => transaction.run_with(&function, &params).await?,
@@ -139,7 +171,7 @@ impl PostgresStore {
 
 type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
-/// The function's 38 parameters, column by column.
+/// The function's parameters, column by column.
 #[derive(Default)]
 struct CommitColumns<'a> {
     partitions: Vec<i16>,
@@ -168,11 +200,6 @@ struct CommitColumns<'a> {
     message_places: Vec<i32>,
     message_entries: Vec<i32>,
     message_bodies: Vec<&'a [u8]>,
-    aside_partitions: Vec<i16>,
-    aside_commands: Vec<uuid::Uuid>,
-    aside_buckets: Vec<i16>,
-    aside_delays: Vec<i64>,
-    aside_reasons: Vec<&'a str>,
     eventless_partitions: Vec<i16>,
     eventless_streams: Vec<&'a str>,
     eventless_versions: Vec<i64>,
@@ -203,7 +230,7 @@ impl ToSql for OwnedJsonb {
 }
 
 impl<'a> CommitColumns<'a> {
-    fn of(store: &PostgresStore, commit: &'a CommandCommit) -> Result<Self, StoreError> {
+    fn of(commit: &'a CommandCommit) -> Result<Self, StoreError> {
         let partitions: BTreeSet<i16> = commit
             .outcomes
             .iter()
@@ -216,13 +243,6 @@ impl<'a> CommitColumns<'a> {
         columns.add_outcomes(commit)?;
         columns.add_eventless(commit);
         columns.add_messages(commit);
-        for aside in &commit.set_aside {
-            columns.aside_partitions.push(aside.partition.0);
-            columns.aside_commands.push(aside.command_id.0);
-            columns.aside_buckets.push(store.bucket(aside.command_id));
-            columns.aside_delays.push(aside.delay_ms);
-            columns.aside_reasons.push(aside.reason);
-        }
         for moved in &commit.checkpoints {
             columns.group = moved.group.as_str();
             columns.checkpoint_partitions.push(moved.partition.0);
@@ -323,11 +343,6 @@ impl<'a> CommitColumns<'a> {
             &self.message_places,
             &self.message_entries,
             &self.message_bodies,
-            &self.aside_partitions,
-            &self.aside_commands,
-            &self.aside_buckets,
-            &self.aside_delays,
-            &self.aside_reasons,
             &self.eventless_partitions,
             &self.eventless_streams,
             &self.eventless_versions,

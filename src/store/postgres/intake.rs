@@ -14,7 +14,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
-    message::{CommandEnvelope, CommandId, ContentHash, Timestamp},
+    message::{Attempt, CommandEnvelope, CommandId, ContentHash, Timestamp},
     store::{Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError},
 };
 
@@ -200,6 +200,9 @@ impl PostgresStore {
                 expected_version: command.expected_version,
                 reply_to: command.reply_to.clone(),
                 accepted_at: new.accepted_at,
+                attempt: Attempt::FIRST,
+                first_offset: None,
+                edit: 0,
             });
         }
         appended

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use super::{PostgresStore, columns, errors, pool};
 use crate::{
     message::{
-        CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, Version,
+        Attempt, CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, Version,
     },
     store::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs, StoreError},
 };
@@ -14,11 +14,17 @@ use crate::{
 /// A page of a log holds about this many bytes of payload at most (and at least one entry).
 const PAGE_BYTES: i64 = 4 * 1024 * 1024;
 
-/// Served by command_log_pkey and commands_pkey.
+/// Served by command_log_pkey and commands_pkey; corrections, if there are any, by
+/// command_edits_pkey.
 const READ_COMMANDS: &str = "
     SELECT * FROM (
-        SELECT l.\"offset\", c.id, c.type, c.stream, c.payload::text, c.metadata::text,
-               c.expected_version, c.reply_to::text, c.accepted_at,
+        SELECT l.\"offset\", c.id, c.type, c.stream,
+               CASE l.edit WHEN 0 THEN c.payload ELSE (
+                   SELECT e.payload FROM adjutant.command_edits e
+                    WHERE e.bucket = l.bucket AND e.command_id = l.command_id AND e.edit = l.edit)
+               END::text AS payload, c.metadata::text,
+               c.expected_version, c.reply_to::text, c.accepted_at, l.attempt, l.first_offset,
+               l.edit,
                sum(octet_length(c.payload::text)) OVER (ORDER BY l.\"offset\")
                    - octet_length(c.payload::text) AS bytes_before
           FROM adjutant.command_log l
@@ -149,17 +155,20 @@ fn command_entry(row: &Row) -> Result<Entry, StoreError> {
     Ok(Entry::Command(CommandEntry { offset: Offset(row.get(0)), command: envelope(row)? }))
 }
 
-/// A command from columns 1 to 8 of a row.
+/// A command from columns 1 to 11 of a row.
 pub(super) fn envelope(row: &Row) -> Result<CommandEnvelope, StoreError> {
     Ok(CommandEnvelope {
         id: CommandId(row.get(1)),
         command_type: row.get(2),
         stream: columns::stream(row.get(3))?,
-        payload: RawJson::from_trusted(row.get(4)),
+        payload: columns::raw(row.get(4)).ok_or_else(columns::no_edit)?,
         metadata: columns::metadata(row.get(5))?,
         expected_version: row.get::<_, Option<i64>>(6).map(Version),
         reply_to: columns::reply_to(row.get(7))?,
         accepted_at: row.get(8),
+        attempt: Attempt(row.get(9)),
+        first_offset: row.get::<_, Option<i64>>(10).map(Offset),
+        edit: row.get(11),
     })
 }
 

@@ -8,6 +8,7 @@ mod append;
 mod columns;
 mod commit;
 mod errors;
+mod failures;
 mod hints;
 mod intake;
 mod logs;

@@ -50,7 +50,7 @@ const DEPTH: &str = "
       FROM (SELECT recorded_at, xid FROM adjutant.outbox WHERE xid >= $2::text::xid8
              ORDER BY xid LIMIT $1) AS o";
 
-/// Served by schedule_pkey and commands_pkey.
+/// Served by schedule_pkey and commands_pkey; corrections, if there are any, by command_edits_pkey.
 const TAKE_DUE: &str = "
     WITH due AS (
         DELETE FROM adjutant.schedule s
@@ -58,9 +58,16 @@ const TAKE_DUE: &str = "
                  WHERE partition = ANY($1::smallint[]) AND due_at <= clock_timestamp()
                  ORDER BY partition, due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) AS d
          WHERE s.partition = d.partition AND s.due_at = d.due_at AND s.id = d.id
-        RETURNING s.partition, s.due_at, s.id AS place, s.command_id, s.bucket)
-    SELECT due.partition, c.id, c.type, c.stream, c.payload::text, c.metadata::text,
-           c.expected_version, c.reply_to::text, c.accepted_at
+        RETURNING s.partition, s.due_at, s.id AS place, s.command_id, s.bucket, s.attempt,
+                  s.first_offset, s.edit)
+    SELECT due.partition, c.id, c.type, c.stream,
+           CASE due.edit WHEN 0 THEN c.payload ELSE (
+               SELECT e.payload FROM adjutant.command_edits e
+                WHERE e.bucket = due.bucket AND e.command_id = due.command_id
+                  AND e.edit = due.edit)
+           END::text, c.metadata::text,
+           c.expected_version, c.reply_to::text, c.accepted_at, due.attempt, due.first_offset,
+           due.edit
       FROM due
      CROSS JOIN LATERAL (SELECT * FROM adjutant.commands f
                           WHERE f.bucket = due.bucket AND f.id = due.command_id OFFSET 0) AS c

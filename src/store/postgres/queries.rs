@@ -5,10 +5,12 @@ use sqlx::{Row, postgres::PgRow};
 
 use super::{PostgresStore, columns, errors};
 use crate::{
-    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
+    message::{
+        Attempt, CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version,
+    },
     store::{
-        CommandFilter, CommandRecord, DocumentRow, Page, Queries, StoreError, StoredStreamEvent,
-        ViewRecord,
+        CommandFilter, CommandRecord, DocumentRow, FailedAttempt, MOST_FAILURES, Page, Queries,
+        StoreError, StoredStreamEvent, ViewRecord,
         paging::{CommandPage, Cursor, end_of_prefix},
     },
 };
@@ -20,6 +22,11 @@ macro_rules! select_command {
                     c.metadata::text AS metadata, c.not_before, c.content_hash, c.accepted_at,
                     EXISTS (SELECT 1 FROM adjutant.schedule s WHERE s.bucket = c.bucket
                              AND s.command_id = c.id AND s.reason = 'not_before') AS scheduled,
+                    EXISTS (SELECT 1 FROM adjutant.holds h WHERE h.partition = c.partition
+                             AND h.command_id = c.id AND h.state IN (2, 3)) AS waiting,
+                    COALESCE((SELECT max(a.attempt) FROM adjutant.attempts a
+                               WHERE a.partition = c.partition AND a.command_id = c.id), 0)
+                        AS failed_attempts,
                     o.status, o.first_offset, o.events, o.version, o.reply::text AS reply,
                     o.error::text AS error, o.attempts, o.completed_at
                FROM ",
@@ -29,7 +36,14 @@ macro_rules! select_command {
     };
 }
 
-/// Served by commands_pkey.
+/// Served by attempts_pkey, read backwards.
+const FAILURES: &str = "
+    SELECT attempt, error::text AS error, failed_at, next_due_at FROM adjutant.attempts
+     WHERE partition = $1 AND command_id = $2
+     ORDER BY attempt DESC LIMIT $3";
+
+/// Served by commands_pkey, and for what belongs to it by schedule_of_command, holds_of_command and
+/// attempts_pkey.
 const COMMAND: &str =
     concat!(select_command!("adjutant.commands c"), "WHERE c.bucket = $1 AND c.id = $2");
 
@@ -75,15 +89,13 @@ const VIEWS: &str = "
 #[async_trait]
 impl Queries for PostgresStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
-        sqlx::query(COMMAND)
-            .bind(self.bucket(id))
-            .bind(id.0)
-            .fetch_optional(&self.read)
-            .await
-            .map_err(errors::read)?
-            .as_ref()
-            .map(command)
-            .transpose()
+        let found = sqlx::query(COMMAND).bind(self.bucket(id)).bind(id.0);
+        let found = found.fetch_optional(&self.read).await.map_err(errors::read)?;
+        let Some(mut found) = found.as_ref().map(command).transpose()? else { return Ok(None) };
+        if found.failed_attempts > 0 {
+            found.failures = self.failures(found.partition, id).await?;
+        }
+        Ok(Some(found))
     }
 
     async fn commands(
@@ -145,6 +157,16 @@ impl Queries for PostgresStore {
 }
 
 impl PostgresStore {
+    async fn failures(
+        &self,
+        partition: Partition,
+        id: CommandId,
+    ) -> Result<Vec<FailedAttempt>, StoreError> {
+        let rows = sqlx::query(FAILURES).bind(partition.0).bind(id.0).bind(MOST_FAILURES);
+        let rows = rows.fetch_all(&self.read).await.map_err(errors::read)?;
+        rows.iter().map(failed_attempt).collect()
+    }
+
     async fn newest_commands(
         &self,
         filter: &CommandFilter,
@@ -185,6 +207,9 @@ fn command(row: &PgRow) -> Result<CommandRecord, StoreError> {
         content_hash: columns::content_hash(column(row, "content_hash")?)?,
         accepted_at: column(row, "accepted_at")?,
         scheduled: column(row, "scheduled")?,
+        waiting: column(row, "waiting")?,
+        failed_attempts: column(row, "failed_attempts")?,
+        failures: Vec::new(),
         outcome: outcome(row, partition)?,
     })
 }
@@ -205,6 +230,16 @@ fn outcome(row: &PgRow, partition: Partition) -> Result<Option<Outcome>, StoreEr
         attempts: column(row, "attempts")?,
         completed_at: column(row, "completed_at")?,
     }))
+}
+
+fn failed_attempt(row: &PgRow) -> Result<FailedAttempt, StoreError> {
+    let error: String = column(row, "error")?;
+    Ok(FailedAttempt {
+        attempt: Attempt(column(row, "attempt")?),
+        error: columns::parse(&error)?,
+        failed_at: column(row, "failed_at")?,
+        next_due_at: column(row, "next_due_at")?,
+    })
 }
 
 fn stream_event(row: &PgRow) -> Result<StoredStreamEvent, StoreError> {

@@ -18,8 +18,9 @@ const HEAD: &str = "
     SELECT \"offset\" FROM command_log WHERE partition = ?1 ORDER BY \"offset\" DESC LIMIT 1";
 
 const ENTRY: &str = "
-    INSERT INTO command_log (partition, \"offset\", command_id, recorded_at)
-    VALUES (?1, ?2, ?3, ?4)";
+    INSERT INTO command_log (partition, \"offset\", command_id, recorded_at, attempt, first_offset,
+                             edit)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 const MESSAGE: &str = "
     INSERT INTO outbox (partition, route, first_offset, entries, content_type, body, recorded_at)
@@ -51,7 +52,17 @@ impl Transaction<'_> {
             let first = head.next();
             for (i, command) in commands.iter().enumerate() {
                 let id = command.id.0.as_bytes();
-                self.execute(ENTRY, params![partition.0, first.plus(i).0, id, self.now])?;
+                let (offset, first_offset) = (first.plus(i).0, command.first_offset.map(|it| it.0));
+                let params = params![
+                    partition.0,
+                    offset,
+                    id,
+                    self.now,
+                    command.attempt.0,
+                    first_offset,
+                    command.edit
+                ];
+                self.execute(ENTRY, params)?;
             }
             self.tell(*partition, first, commands)?;
         }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
     store::{
-        CommandCommit, CommittedCommands, DecideAgain, Execution, Fence, LoadedStream, LogKind,
+        CommandCommit, CommittedCommands, DecideAgain, Execution, Fence, Hold, LoadedStream, LogKind,
         NewEvent, NewOutcome, StoreError,
         stored::{failure, json_text, metadata_json, positions, raw},
     },
@@ -63,6 +63,7 @@ impl Execution for SqliteStore {
     async fn commit_exclusively(
         &self,
         _: &BTreeSet<Partition>, // the writer writes every partition
+        _: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
@@ -74,6 +75,14 @@ impl Execution for SqliteStore {
                 |transaction, commit: CommandCommit| transaction.commit_commands(&commit),
             )
             .await
+    }
+
+    async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
+        if streams.is_empty() {
+            return Ok(Vec::new());
+        }
+        let streams = streams.to_vec();
+        self.engine.read(move |transaction| transaction.holds_of(&streams)).await
     }
 
     async fn outcomes(
@@ -118,10 +127,7 @@ impl Transaction<'_> {
                 reply::write(self, outcome, *first, to)?;
             }
         }
-        for aside in &commit.set_aside {
-            let due_at = self.now.saturating_add(aside.delay_ms.saturating_mul(1_000));
-            self.schedule(aside.partition, due_at, aside.command_id, aside.reason)?;
-        }
+        self.write_failures(commit)?;
         Ok(CommittedCommands { first_offsets, recorded_at: Some(self.time()?) })
     }
 

@@ -7,11 +7,12 @@ use super::{
     SqliteStore,
     append::Appended,
     clock::to_micros,
+    failures::Scheduled,
     storable,
     transaction::{Transaction, column, time},
 };
 use crate::{
-    message::{CommandEnvelope, CommandId, Partition, Timestamp},
+    message::{Attempt, CommandEnvelope, CommandId, Timestamp},
     store::{
         Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError,
         stored::{content_hash, headers_json, json_text, lane_code, metadata_json},
@@ -26,9 +27,6 @@ const INSERT: &str = "
 
 /// Served by the primary key.
 const OCCUPIED: &str = "SELECT content_hash, accepted_at FROM commands WHERE id = ?1";
-
-const SCHEDULE: &str = "
-    INSERT INTO schedule (partition, due_at, command_id, reason) VALUES (?1, ?2, ?3, ?4)";
 
 const REJECT: &str = "
     INSERT INTO outbox (partition, route, entries, content_type, headers, body, recorded_at)
@@ -70,7 +68,7 @@ fn accept(
         let partition = transaction.partitions.of(&command.stream);
         match command.not_before.map(to_micros) {
             Some(due_at) if due_at > transaction.now && !planted!(DueTooEarly) => {
-                transaction.schedule(partition, due_at, command.id, "not_before")?;
+                transaction.schedule(&Scheduled::first(partition, due_at, command.id))?;
             }
             _ => appended.entry(partition).or_default().push(envelope(command, accepted_at)),
         }
@@ -121,6 +119,9 @@ fn envelope(command: NewCommand, accepted_at: Timestamp) -> CommandEnvelope {
         expected_version: command.expected_version,
         reply_to: command.reply_to,
         accepted_at,
+        attempt: Attempt::FIRST,
+        first_offset: None,
+        edit: 0,
     }
 }
 
@@ -136,19 +137,4 @@ fn reject_messages(
         transaction.execute(REJECT, params)?;
     }
     Ok(())
-}
-
-impl Transaction<'_> {
-    /// Schedules a command to come back.
-    pub(super) fn schedule(
-        &self,
-        partition: Partition,
-        due_at: i64,
-        command: CommandId,
-        reason: &str,
-    ) -> Result<(), StoreError> {
-        let id = command.0.as_bytes();
-        self.execute(SCHEDULE, params![partition.0, due_at, id, storable::text(reason)?])?;
-        Ok(())
-    }
 }

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     message::{
-        CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, Version,
+        Attempt, CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, Version,
     },
     store::{
         CheckpointMove, CommandEntry, Entry, EventEntry, Fence, ForeignMessage, Heads, LogKind,
         Logs, StoreError,
-        stored::{metadata, reply_to, stream},
+        stored::{metadata, no_edit, raw, reply_to, stream},
     },
 };
 
@@ -23,8 +23,12 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Served by the primary keys.
 const READ_COMMANDS: &str = "
-    SELECT l.\"offset\", c.id, c.type, c.stream, c.payload, c.metadata, c.expected_version,
-           c.reply_to, c.accepted_at
+    SELECT l.\"offset\", c.id, c.type, c.stream,
+           CASE l.edit WHEN 0 THEN c.payload ELSE (
+               SELECT e.payload FROM command_edits e
+                WHERE e.command_id = l.command_id AND e.edit = l.edit) END,
+           c.metadata, c.expected_version, c.reply_to, c.accepted_at, l.attempt, l.first_offset,
+           l.edit
       FROM command_log l CROSS JOIN commands c ON c.id = l.command_id
      WHERE l.partition = ?1 AND l.\"offset\" >= ?2
      ORDER BY l.\"offset\" LIMIT ?3";
@@ -171,17 +175,20 @@ fn command_entry(row: &Row<'_>) -> Result<Entry, StoreError> {
     Ok(Entry::Command(CommandEntry { offset: Offset(column(row, 0)?), command: envelope(row)? }))
 }
 
-/// A command from columns 1 to 8 of a row.
+/// A command from columns 1 to 11 of a row.
 pub(super) fn envelope(row: &Row<'_>) -> Result<CommandEnvelope, StoreError> {
     Ok(CommandEnvelope {
         id: CommandId(id(row, 1)?),
         command_type: column(row, 2)?,
         stream: stream(&column::<String>(row, 3)?)?,
-        payload: RawJson::from_trusted(column(row, 4)?),
+        payload: raw(column(row, 4)?).ok_or_else(no_edit)?,
         metadata: metadata(column::<Option<String>>(row, 5)?.as_deref())?,
         expected_version: column::<Option<i64>>(row, 6)?.map(Version),
         reply_to: reply_to(column::<Option<String>>(row, 7)?.as_deref())?,
         accepted_at: time(row, 8)?,
+        attempt: Attempt(column(row, 9)?),
+        first_offset: column::<Option<i64>>(row, 10)?.map(Offset),
+        edit: column(row, 11)?,
     })
 }
 

@@ -13,6 +13,7 @@ mod clock;
 mod commit;
 mod engine;
 mod errors;
+mod failures;
 #[cfg(feature = "simulation")]
 pub(crate) mod evidence;
 mod intake;

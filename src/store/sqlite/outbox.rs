@@ -46,8 +46,12 @@ const DEPTH: &str = "
 
 /// Served by schedule_by_time and the primary key of commands.
 const DUE: &str = "
-    SELECT s.id, c.id, c.type, c.stream, c.payload, c.metadata, c.expected_version, c.reply_to,
-           c.accepted_at, s.partition
+    SELECT s.id, c.id, c.type, c.stream,
+           CASE s.edit WHEN 0 THEN c.payload ELSE (
+               SELECT e.payload FROM command_edits e
+                WHERE e.command_id = s.command_id AND e.edit = s.edit) END,
+           c.metadata, c.expected_version, c.reply_to, c.accepted_at, s.attempt, s.first_offset,
+           s.edit, s.partition
       FROM schedule s CROSS JOIN commands c ON c.id = s.command_id
      WHERE s.partition IN (SELECT value FROM json_each(?1)) AND s.due_at <= ?2
      ORDER BY s.partition, s.due_at, s.id LIMIT ?3";
@@ -153,7 +157,7 @@ fn take_due(
     limit: i64,
 ) -> Result<(usize, Appended), StoreError> {
     let due = transaction.all(DUE, params![partitions, transaction.now, limit], |row| {
-        Ok((column::<i64>(row, 0)?, partition(row, 9)?, envelope(row)?))
+        Ok((column::<i64>(row, 0)?, partition(row, 12)?, envelope(row)?))
     })?;
     if due.is_empty() {
         return Ok((0, Appended::new()));

@@ -10,9 +10,11 @@ use super::{
     views::document,
 };
 use crate::{
-    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
+    message::{
+        Attempt, CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version,
+    },
     store::{
-        CommandFilter, CommandRecord, Page, Queries, StoreError, StoredStreamEvent, ViewRecord,
+        CommandFilter, CommandRecord, FailedAttempt, MOST_FAILURES, Page, Queries, StoreError, StoredStreamEvent, ViewRecord,
         paging::{CommandPage, end_of_prefix},
         stored,
     },
@@ -25,6 +27,10 @@ macro_rules! select_command {
                     c.not_before, c.content_hash, c.accepted_at,
                     EXISTS (SELECT 1 FROM schedule s
                              WHERE s.command_id = c.id AND s.reason = 'not_before'),
+                    EXISTS (SELECT 1 FROM holds h WHERE h.partition = c.partition
+                             AND h.command_id = c.id AND h.state IN (2, 3)),
+                    COALESCE((SELECT max(a.attempt) FROM attempts a
+                               WHERE a.partition = c.partition AND a.command_id = c.id), 0),
                     o.status, o.first_offset, o.events, o.version, o.reply, o.error, o.attempts,
                     o.completed_at
                FROM ",
@@ -34,7 +40,14 @@ macro_rules! select_command {
     };
 }
 
-/// Served by the primary key.
+/// Served by the primary key, read backwards.
+const FAILURES: &str = "
+    SELECT attempt, error, failed_at, next_due_at FROM attempts
+     WHERE partition = ?1 AND command_id = ?2
+     ORDER BY attempt DESC LIMIT ?3";
+
+/// Served by the primary key, and for what belongs to it by schedule_of_command, holds_of_command
+/// and the primary key of attempts.
 const COMMAND: &str = concat!(select_command!("commands c"), "WHERE c.id = ?1");
 
 /// Served by commands_newest, read backwards.
@@ -72,9 +85,16 @@ const VIEWS: &str = "
 #[async_trait]
 impl Queries for SqliteStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
-        let found = self
-            .engine
-            .read(move |transaction| transaction.first(COMMAND, [id.0.as_bytes()], command));
+        let found = self.engine.read(move |transaction| {
+            let Some(mut found) = transaction.first(COMMAND, [id.0.as_bytes()], command)? else {
+                return Ok(None);
+            };
+            if found.failed_attempts > 0 {
+                let params = params![found.partition.0, id.0.as_bytes(), MOST_FAILURES];
+                found.failures = transaction.all(FAILURES, params, failed_attempt)?;
+            }
+            Ok(Some(found))
+        });
         found.await
     }
 
@@ -164,22 +184,34 @@ fn command(row: &Row<'_>) -> Result<CommandRecord, StoreError> {
         content_hash: stored::content_hash(&column::<Vec<u8>>(row, 8)?)?,
         accepted_at: time(row, 9)?,
         scheduled: column(row, 10)?,
+        waiting: column(row, 11)?,
+        failed_attempts: column(row, 12)?,
+        failures: Vec::new(),
         outcome: outcome(row, partition)?,
     })
 }
 
 fn outcome(row: &Row<'_>, partition: Partition) -> Result<Option<Outcome>, StoreError> {
-    let Some(status) = column::<Option<i16>>(row, 11)? else { return Ok(None) };
+    let Some(status) = column::<Option<i16>>(row, 13)? else { return Ok(None) };
     let unknown = || StoreError::Corrupt(format!("there is no outcome status {status}"));
     Ok(Some(Outcome {
         status: OutcomeStatus::from_code(status).ok_or_else(unknown)?,
-        positions: stored::positions(partition, column(row, 12)?, column(row, 13)?),
-        version: Version(column(row, 14)?),
-        reply: stored::raw(column(row, 15)?),
-        error: stored::failure(column::<Option<String>>(row, 16)?.as_deref())?,
-        attempts: column(row, 17)?,
-        completed_at: time(row, 18)?,
+        positions: stored::positions(partition, column(row, 14)?, column(row, 15)?),
+        version: Version(column(row, 16)?),
+        reply: stored::raw(column(row, 17)?),
+        error: stored::failure(column::<Option<String>>(row, 18)?.as_deref())?,
+        attempts: column(row, 19)?,
+        completed_at: time(row, 20)?,
     }))
+}
+
+fn failed_attempt(row: &Row<'_>) -> Result<FailedAttempt, StoreError> {
+    Ok(FailedAttempt {
+        attempt: Attempt(column(row, 0)?),
+        error: stored::parse(&column::<String>(row, 1)?)?,
+        failed_at: time(row, 2)?,
+        next_due_at: maybe_time(row, 3)?,
+    })
 }
 
 fn stream_event(row: &Row<'_>) -> Result<StoredStreamEvent, StoreError> {
