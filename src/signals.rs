@@ -30,6 +30,7 @@ pub struct Signals {
 struct Inner {
     outbox: Notify,
     outbox_remote: Notify,
+    schedule: Notify,
     ended: broadcast::Sender<Arc<[CommandId]>>,
     applied: broadcast::Sender<Arc<[Applied]>>,
 }
@@ -39,6 +40,7 @@ impl Default for Signals {
         let inner = Inner {
             outbox: Notify::new(),
             outbox_remote: Notify::new(),
+            schedule: Notify::new(),
             ended: broadcast::channel(CAPACITY).0,
             applied: broadcast::channel(CAPACITY).0,
         };
@@ -66,6 +68,16 @@ impl Signals {
     /// Ends when this process wrote rows since the last call; for whoever tells the others.
     pub async fn outbox_hint_for_others(&self) {
         self.inner.outbox_remote.notified().await;
+    }
+
+    /// Rows that are due at once were committed to the schedule by this process.
+    pub fn schedule_written(&self) {
+        self.inner.schedule.notify_one();
+    }
+
+    /// Ends when such rows were written since the last call; for the relay of this process.
+    pub async fn schedule_hint(&self) {
+        self.inner.schedule.notified().await;
     }
 
     /// Commands ended.

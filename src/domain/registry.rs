@@ -10,8 +10,7 @@ use std::{
 
 use super::{
     Aggregate, Context, DecodeError, DomainError, EventRecord, FailureKind, Fold, MessageKind,
-    MessageSet,
-    Projection, ProjectionError, RuleViolation, Scope,
+    MessageSet, Projection, ProjectionError, RuleViolation, Scope,
 };
 use crate::message::{CommandEnvelope, Failure, GroupName, RawJson, is_name};
 

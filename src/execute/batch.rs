@@ -5,13 +5,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{
-    Run,
+    ExecutorSettings, Run,
+    breakers::Admissions,
     cache::CachedAggregate,
     decide::{Unreadable, Verdict, decide, replay},
+    decider::Progress,
+    holds::Holds,
 };
 use crate::{
     domain::{AggregateType, EncodedEvent, Registry},
@@ -21,26 +23,38 @@ use crate::{
     },
     store::{
         CheckpointMove, CommandCommit, EventMessage, LoadedStream, NewEvent, NewOutcome,
-        NewSnapshot, SetAside, StoreError,
+        NewSnapshot, StoreError,
     },
 };
 
 /// What is known before deciding.
-pub(super) struct Known<'a> {
+#[derive(Clone)]
+pub(super) struct Known {
     /// The registered types.
-    pub(super) registry: &'a Registry,
+    pub(super) registry: Arc<Registry>,
     /// The group whose checkpoints move.
-    pub(super) group: &'a GroupName,
+    pub(super) group: GroupName,
     /// The store's time.
     pub(super) now: Timestamp,
-    /// How many events there are between two snapshots.
-    pub(super) snapshot_every: i64,
-    /// After how long a command that cannot be executed here comes back.
-    pub(super) set_aside: Duration,
-    /// Commands that have an outcome already.
-    pub(super) ended: &'a [CommandId],
-    /// A command that is known to be unstorable, and why.
-    pub(super) unstorable: Option<&'a (CommandId, String)>,
+    /// How the executor works.
+    pub(super) settings: Arc<ExecutorSettings>,
+    /// What earlier tries of this batch found out.
+    pub(super) found: Arc<Found>,
+    /// The rows of `holds` of its streams.
+    pub(super) holds: Holds,
+    /// What the breakers let through.
+    pub(super) admissions: Arc<Admissions>,
+}
+
+/// What earlier tries of a batch found out about its commands.
+#[derive(Clone, Default)]
+pub(super) struct Found {
+    /// They have an outcome already.
+    pub(super) ended: BTreeSet<CommandId>,
+    /// Their handlers do not come back in time.
+    pub(super) timed_out: BTreeSet<CommandId>,
+    /// They must be dead, and why.
+    pub(super) condemned: BTreeMap<CommandId, Failure>,
 }
 
 /// A state version that no snapshot has.
@@ -54,6 +68,10 @@ pub(super) struct Decisions {
     pub(super) commit: CommandCommit,
     pub(super) streams: Streams,
     pub(super) ended: Vec<CommandId>,
+    /// What was tried, by type: why it failed; `None` it did not.
+    pub(super) tries: Vec<(String, Option<String>)>,
+    /// Whether the schedule gets rows that are due at once.
+    pub(super) schedules_now: bool,
 }
 
 /// The streams that these runs touch, with the state versions of their aggregates.
@@ -91,16 +109,20 @@ pub(super) fn replay_all(
 
 /// Decides every entry in order.
 pub(super) fn decide_all(
-    known: &Known<'_>,
+    known: &Known,
     runs: &[Run],
     streams: Streams,
+    progress: &Progress,
 ) -> Result<Decisions, StoreError> {
     let mut batch = Batch {
         known,
         commit: CommandCommit::default(),
         streams,
+        holds: known.holds.clone(),
         envelopes: BTreeMap::new(),
         seen: BTreeSet::new(),
+        tries: Vec::new(),
+        progress,
     };
     for run in runs {
         for entry in &run.entries {
@@ -121,12 +143,15 @@ pub(super) fn decide_all(
     batch.finish()
 }
 
-struct Batch<'a> {
-    known: &'a Known<'a>,
-    commit: CommandCommit,
+pub(super) struct Batch<'a> {
+    pub(super) known: &'a Known,
+    pub(super) commit: CommandCommit,
     streams: Streams,
+    pub(super) holds: Holds,
     envelopes: BTreeMap<Partition, Vec<EventEnvelope>>,
     seen: BTreeSet<CommandId>,
+    pub(super) tries: Vec<(String, Option<String>)>,
+    progress: &'a Progress,
 }
 
 impl Batch<'_> {
@@ -137,56 +162,94 @@ impl Batch<'_> {
         command: &CommandEnvelope,
     ) -> Result<(), StoreError> {
         // A command may stand in the log more than once; it ends once.
-        if self.known.ended.contains(&command.id) || !self.seen.insert(command.id) {
+        if self.known.found.ended.contains(&command.id) || !self.seen.insert(command.id) {
             return Ok(());
         }
-        let place = Place { partition, log_offset, command };
+        let first_offset = log_offset.map(|offset| command.first_offset_at(offset));
+        let place = Place { partition, log_offset, first_offset, command };
         let Some(aggregate) = self.known.registry.aggregate_of_command(&command.command_type)
         else {
-            self.set_aside(&place, "type_unknown_here", &command.command_type);
+            self.leave_to_others(&place, "type_unknown_here", &command.command_type);
             return Ok(());
         };
         if aggregate.name() != command.stream.aggregate_type() {
             let message = format!("{} is no command of {}", command.command_type, command.stream);
-            self.end(&place, OutcomeStatus::Dead, failure("wrong_aggregate", message), Looked::No);
+            self.die(&place, failure("wrong_aggregate", message), Looked::No);
             return Ok(());
         }
-        if let Some((id, reason)) = self.known.unstorable
-            && *id == command.id
-        {
-            self.end(&place, OutcomeStatus::Dead, failure("unstorable", reason), Looked::No);
+        if self.must_wait(&place) {
+            self.wait(&place);
+            return Ok(());
+        }
+        if let Some(failure) = self.known.found.condemned.get(&command.id) {
+            self.die(&place, failure.clone(), Looked::No);
+            return Ok(());
+        }
+        if let Some(delay) = self.known.admissions.suspended(command) {
+            self.suspend(&place, delay);
             return Ok(());
         }
         let current = match self.streams.get(&command.stream) {
             Some(Ok(current)) => current.clone(),
             Some(Err(reason)) => {
                 let reason = reason.clone();
-                self.set_aside(&place, "stream_unreadable_here", &reason);
+                self.leave_to_others(&place, "stream_unreadable_here", &reason);
                 return Ok(());
             }
             None => {
                 return Err(StoreError::Internal(format!("{} was not loaded", command.stream)));
             }
         };
-        match decide(aggregate.as_ref(), &current, command, self.known.now) {
+        match self.verdict(aggregate.as_ref(), &current, command) {
             Verdict::Decided(decided) => {
                 let events = decided.events.len();
                 let next = self.append(&place, &current, &decided.events, decided.state);
                 self.snapshot_when_due(aggregate.as_ref(), &place, next);
                 let ended = Ended { events, reply: decided.reply, error: None };
                 self.outcome(&place, OutcomeStatus::Succeeded, ended, Looked::AtState);
+                self.went_well(&place);
             }
             Verdict::Rejected(failure) => {
                 self.end(&place, OutcomeStatus::Rejected, failure, Looked::AtState);
+                self.went_well(&place);
             }
-            Verdict::Dead(failure) => {
-                self.end(&place, OutcomeStatus::Dead, failure, Looked::AtState);
-            }
+            Verdict::Retryable(failure) => self.retry_or_die(&place, failure),
+            Verdict::Dead(failure) => self.die(&place, failure, Looked::AtState),
             Verdict::Unreadable(reason) => {
-                self.set_aside(&place, "payload_unreadable_here", &reason);
+                self.leave_to_others(&place, "payload_unreadable_here", &reason);
             }
         }
         Ok(())
+    }
+
+    /// Decides, at once again a few times if that may help. A decision that took too long does not
+    /// count, whatever it was.
+    fn verdict(
+        &self,
+        aggregate: &dyn AggregateType,
+        current: &CachedAggregate,
+        command: &CommandEnvelope,
+    ) -> Verdict {
+        let limit = *self.known.settings.time_limit.of(&command.command_type);
+        let timed_out = || {
+            let message = format!("the handler took longer than {limit:?}");
+            Verdict::Retryable(failure("timed_out", message))
+        };
+        if self.known.found.timed_out.contains(&command.id) {
+            return timed_out();
+        }
+        let mut again = self.known.settings.retry.of(&command.command_type).immediate;
+        loop {
+            self.progress.begin(command.id, limit);
+            let verdict = decide(aggregate, current, command, self.known.now);
+            if !self.progress.end() {
+                return timed_out();
+            }
+            if again == 0 || !matches!(verdict, Verdict::Retryable(_)) {
+                return verdict;
+            }
+            again -= 1;
+        }
     }
 
     /// The events of one decision; returns the aggregate as it is afterwards.
@@ -234,7 +297,7 @@ impl Batch<'_> {
         place: &Place<'_>,
         mut next: CachedAggregate,
     ) {
-        if next.version.0 - next.snapshot_at.0 >= self.known.snapshot_every
+        if next.version.0 - next.snapshot_at.0 >= self.known.settings.snapshot_every
             && let Some(state) = write_state(aggregate, &next)
         {
             next.snapshot_at = next.version;
@@ -252,14 +315,13 @@ impl Batch<'_> {
         self.streams.insert(place.command.stream.clone(), Ok(Arc::new(next)));
     }
 
-    fn end(&mut self, place: &Place<'_>, status: OutcomeStatus, failure: Failure, looked: Looked) {
-        if status == OutcomeStatus::Dead {
-            tracing::error!(
-                command = %place.command.id, command_type = place.command.command_type,
-                stream = %place.command.stream, code = failure.code,
-                trace_id = place.command.metadata.trace_id(), "command is dead: {}", failure.message
-            );
-        }
+    pub(super) fn end(
+        &mut self,
+        place: &Place<'_>,
+        status: OutcomeStatus,
+        failure: Failure,
+        looked: Looked,
+    ) {
         let ended = Ended { events: 0, reply: None, error: Some(failure) };
         self.outcome(place, status, ended, looked);
     }
@@ -281,22 +343,8 @@ impl Batch<'_> {
             version: current.map(|current| current.version).unwrap_or_default(),
             reply: ended.reply,
             error: ended.error,
-            attempts: 1,
+            attempts: command.attempt.0,
             reply_to: command.reply_to.clone(),
-        });
-    }
-
-    fn set_aside(&mut self, place: &Place<'_>, reason: &'static str, what: &str) {
-        tracing::warn!(
-            command = %place.command.id, stream = %place.command.stream, reason,
-            "command is left for a worker that can execute it: {what}"
-        );
-        metrics::counter!("adjutant_commands_set_aside_total", "reason" => reason).increment(1);
-        self.commit.set_aside.push(SetAside {
-            command_id: place.command.id,
-            partition: place.partition,
-            delay_ms: i64::try_from(self.known.set_aside.as_millis()).unwrap_or(i64::MAX),
-            reason,
         });
     }
 
@@ -305,7 +353,9 @@ impl Batch<'_> {
             self.add_messages(partition, &events)?;
         }
         let ended = self.commit.outcomes.iter().map(|outcome| outcome.command_id).collect();
-        Ok(Decisions { commit: self.commit, streams: self.streams, ended })
+        let schedules_now = self.commit.schedules_now();
+        let (commit, streams, tries) = (self.commit, self.streams, self.tries);
+        Ok(Decisions { commit, streams, ended, tries, schedules_now })
     }
 
     /// One outbox row, or as many as the size limit of a message asks for.
@@ -331,7 +381,7 @@ impl Batch<'_> {
 
 /// Whether a command's end was decided on its stream's state.
 #[derive(Clone, Copy, PartialEq)]
-enum Looked {
+pub(super) enum Looked {
     AtState,
     No,
 }
@@ -355,10 +405,12 @@ fn write_state(aggregate: &dyn AggregateType, current: &CachedAggregate) -> Opti
 }
 
 /// A command at its place.
-struct Place<'a> {
-    partition: Partition,
-    log_offset: Option<Offset>,
-    command: &'a CommandEnvelope,
+pub(super) struct Place<'a> {
+    pub(super) partition: Partition,
+    pub(super) log_offset: Option<Offset>,
+    /// Of its first entry in the log.
+    pub(super) first_offset: Option<Offset>,
+    pub(super) command: &'a CommandEnvelope,
 }
 
 fn failure(code: &str, message: impl Into<String>) -> Failure {

@@ -18,7 +18,9 @@ pub(super) enum Verdict {
     Decided(Decided),
     /// A domain answer.
     Rejected(Failure),
-    /// It cannot be executed.
+    /// It may succeed later.
+    Retryable(Failure),
+    /// It can never be executed.
     Dead(Failure),
     /// Its payload is not what this release knows by its type; a newer one may.
     Unreadable(String),
@@ -46,10 +48,12 @@ pub(super) fn decide(
     match decided {
         Ok(Ok(decided)) => Verdict::Decided(decided),
         Ok(Err(CommandFailure::Rejected(failure))) => Verdict::Rejected(failure),
+        Ok(Err(CommandFailure::Retryable(failure))) => Verdict::Retryable(failure),
         Ok(Err(CommandFailure::Broken(failure))) => Verdict::Dead(failure),
         Ok(Err(CommandFailure::Unreadable(error))) => Verdict::Unreadable(error.to_string()),
+        // It may depend on the stream's state: another time it may do.
         Err(panic) => {
-            Verdict::Dead(Failure::new("handler_panicked", panic_message(panic.as_ref())))
+            Verdict::Retryable(Failure::new("handler_panicked", panic_message(panic.as_ref())))
         }
     }
 }

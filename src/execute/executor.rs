@@ -6,36 +6,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AggregateCache, RetryPolicy, StoreClock,
-    batch::{Decisions, Known, Streams, decide_all, replay_all, streams_of},
+    AggregateCache, BreakerState, ExecutorSettings, RetryPolicy, StoreClock,
+    batch::{Decisions, Found, Known, Streams, decide_all, replay_all, streams_of},
+    breakers::Breakers,
+    decider::{Decider, Undecided},
+    holds::{self, Holds},
 };
 use crate::{
     domain::Registry,
-    message::{CommandId, GroupName, Offset, Partition},
+    message::{CommandId, Failure, GroupName, Offset, Partition, StreamId},
     signals::{Applied, Signals},
-    store::{CommandEntry, CommittedCommands, Fence, Store, StoreError},
+    store::{CommandEntry, CommittedCommands, Fence, LoadedStream, Store, StoreError},
 };
-
-/// How the executor works.
-#[derive(Clone, Debug)]
-pub struct ExecutorSettings {
-    /// How many events there are between two snapshots of a stream.
-    pub snapshot_every: i64,
-    /// The most bytes of aggregates held in memory.
-    pub cache_bytes: u64,
-    /// After how long a command that no worker here can execute comes back.
-    pub set_aside: Duration,
-}
-
-impl Default for ExecutorSettings {
-    fn default() -> Self {
-        Self {
-            snapshot_every: 100,
-            cache_bytes: 32 * 1024 * 1024,
-            set_aside: Duration::from_secs(5),
-        }
-    }
-}
 
 /// Entries of one partition, in order.
 #[derive(Clone, Debug)]
@@ -62,6 +44,13 @@ pub enum RunEnd {
     Failed(StoreError),
 }
 
+/// How a try of a batch ended that the store did not refuse.
+enum Step {
+    Committed(Decisions, CommittedCommands),
+    /// This command's handler did not come back in time; nothing was written.
+    TimedOut(CommandId),
+}
+
 /// How often a transaction that the server rolls back is tried before its batch is split.
 const MOST_ROLLBACKS: u32 = 8;
 
@@ -72,7 +61,9 @@ pub struct Executor {
     signals: Signals,
     cache: AggregateCache,
     clock: StoreClock,
-    settings: ExecutorSettings,
+    settings: Arc<ExecutorSettings>,
+    decider: Decider,
+    breakers: Breakers,
     group: GroupName,
     stop: CancellationToken,
 }
@@ -88,9 +79,23 @@ impl Executor {
         settings: ExecutorSettings,
         stop: CancellationToken,
     ) -> Self {
-        let cache = AggregateCache::with_limit(settings.cache_bytes);
-        let group = GroupName::commands();
-        Self { registry, store, signals, cache, clock, settings, group, stop }
+        Self {
+            registry,
+            store,
+            signals,
+            cache: AggregateCache::with_limit(settings.cache_bytes),
+            clock,
+            decider: Decider::new(settings.most_hanging),
+            breakers: Breakers::new(settings.breaker.clone()),
+            settings: Arc::new(settings),
+            group: GroupName::commands(),
+            stop,
+        }
+    }
+
+    /// The breakers of command types that failed lately.
+    pub fn breakers(&self) -> Vec<(String, BreakerState)> {
+        self.breakers.states()
     }
 
     /// The aggregates it holds.
@@ -101,23 +106,26 @@ impl Executor {
     /// Executes runs of different partitions, in one transaction if nothing goes wrong. A failing
     /// batch is split, by partition and then by halves, until the bad entry stands alone.
     pub async fn execute(&self, runs: Vec<Run>) -> Vec<RunEnd> {
-        match self.execute_together(&runs, None).await {
+        let runs: Arc<[Run]> = runs.into();
+        match self.execute_together(&runs, Found::default()).await {
             Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
             Err(error) if runs.len() == 1 => vec![self.execute_split(&runs[0], error).await],
             Err(error) => {
                 tracing::debug!(%error, runs = runs.len(), "batch failed; trying each partition alone");
                 let mut ends = Vec::with_capacity(runs.len());
-                for run in runs {
-                    ends.push(
-                        match self.execute_together(std::slice::from_ref(&run), None).await {
-                            Ok(()) => RunEnd::Done,
-                            Err(error) => self.execute_split(&run, error).await,
-                        },
-                    );
+                for run in &*runs {
+                    ends.push(match self.execute_alone(run.clone(), Found::default()).await {
+                        Ok(()) => RunEnd::Done,
+                        Err(error) => self.execute_split(run, error).await,
+                    });
                 }
                 ends
             }
         }
+    }
+
+    async fn execute_alone(&self, run: Run, found: Found) -> Result<(), StoreError> {
+        self.execute_together(&[run].into(), found).await
     }
 
     /// A run that failed with `error` when tried whole.
@@ -136,16 +144,16 @@ impl Executor {
         while let Some((part, known_error)) = todo.pop() {
             let error = match known_error {
                 Some(error) => error,
-                None => match self.execute_together(std::slice::from_ref(&part), None).await {
+                None => match self.execute_alone(part.clone(), Found::default()).await {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
             };
             match (error, part.entries.as_slice()) {
                 (StoreError::Unstorable(reason), [entry]) => {
-                    let unstorable = (entry.command.id, reason);
-                    let part = std::slice::from_ref(&part);
-                    if let Err(error) = self.execute_together(part, Some(&unstorable)).await {
+                    let mut found = Found::default();
+                    found.condemned.insert(entry.command.id, Failure::new("unstorable", reason));
+                    if let Err(error) = self.execute_alone(part, found).await {
                         return RunEnd::Failed(error);
                     }
                 }
@@ -166,25 +174,40 @@ impl Executor {
     }
 
     /// One transaction for all runs, tried until it took place or cannot.
-    async fn execute_together(
-        &self,
-        runs: &[Run],
-        unstorable: Option<&(CommandId, String)>,
-    ) -> Result<(), StoreError> {
+    async fn execute_together(&self, runs: &Arc<[Run]>, found: Found) -> Result<(), StoreError> {
         let started = Instant::now();
         let mut delays = RetryPolicy::forever().start();
-        let mut ended: Vec<CommandId> = Vec::new();
+        let mut found = Arc::new(found);
+        let admissions = Arc::new(self.breakers.ask(runs));
         let mut exclusively = false;
         let mut rolled_back = 0;
         loop {
-            match self.try_once(runs, &ended, unstorable, exclusively).await {
-                Ok((decisions, committed)) => {
+            let known = Known {
+                registry: self.registry.clone(),
+                group: self.group.clone(),
+                now: self.clock.now(),
+                settings: self.settings.clone(),
+                found: found.clone(),
+                holds: Holds::default(),
+                admissions: admissions.clone(),
+            };
+            match self.try_once(runs, known, exclusively).await {
+                Ok(Step::Committed(decisions, committed)) => {
                     self.after_commit(runs, decisions, &committed, started.elapsed());
                     return Ok(());
                 }
+                // It counts as a failed attempt, whatever it may still decide; the others' turn.
+                Ok(Step::TimedOut(command)) => {
+                    Arc::make_mut(&mut found).timed_out.insert(command);
+                }
+                // What held a command was decided about meanwhile: look again.
+                Err(StoreError::Fenced(Fence::Holds)) => {
+                    metrics::counter!("adjutant_executor_conflicts_total").increment(1);
+                }
                 Err(StoreError::Fenced(Fence::Outcome)) => {
                     metrics::counter!("adjutant_commands_duplicate_total").increment(1);
-                    ended = self.look_up_ended(runs).await?;
+                    let ended = self.look_up_ended(runs).await?;
+                    Arc::make_mut(&mut found).ended.extend(ended);
                 }
                 Err(StoreError::Fenced(Fence::StreamVersion)) => {
                     metrics::counter!("adjutant_executor_conflicts_total").increment(1);
@@ -224,23 +247,17 @@ impl Executor {
 
     async fn try_once(
         &self,
-        runs: &[Run],
-        ended: &[CommandId],
-        unstorable: Option<&(CommandId, String)>,
+        runs: &Arc<[Run]>,
+        mut known: Known,
         exclusively: bool,
-    ) -> Result<(Decisions, CommittedCommands), StoreError> {
-        let known = Known {
-            registry: &self.registry,
-            group: &self.group,
-            now: self.clock.now(),
-            snapshot_every: self.settings.snapshot_every,
-            set_aside: self.settings.set_aside,
-            ended,
-            unstorable,
-        };
+    ) -> Result<Step, StoreError> {
+        let asked = holds::streams_to_ask(&self.registry, runs);
+        if !asked.is_empty() {
+            known.holds = Holds::of(self.store.holds(&asked).await?);
+        }
         let needed = streams_of(&self.registry, runs);
         if exclusively {
-            return self.decide_under_lock(&known, runs, &needed).await;
+            return self.decide_under_lock(known, runs, &needed, !asked.is_empty()).await;
         }
         let mut streams = Streams::new();
         let mut missing = Vec::new();
@@ -256,32 +273,53 @@ impl Executor {
             let loaded = self.store.load_streams(&again).await?;
             replay_all(&self.registry, &loaded, &mut streams);
         }
-        let mut decisions = decide_all(&known, runs, streams)?;
+        let runs = runs.clone();
+        let decided =
+            self.decider.run(move |progress| decide_all(&known, &runs, streams, progress)).await;
+        let mut decisions = match decided {
+            Ok(decided) => decided?,
+            Err(Undecided::TimedOut(command)) => return Ok(Step::TimedOut(command)),
+            Err(undecided) => return Err(StoreError::Internal(undecided.to_string())),
+        };
         let commit = std::mem::take(&mut decisions.commit);
         let committed = self.store.commit_commands(commit).await?;
-        Ok((decisions, committed))
+        Ok(Step::Committed(decisions, committed))
     }
 
     async fn decide_under_lock(
         &self,
-        known: &Known<'_>,
-        runs: &[Run],
-        needed: &[(crate::message::StreamId, i16)],
-    ) -> Result<(Decisions, CommittedCommands), StoreError> {
+        known: Known,
+        runs: &Arc<[Run]>,
+        needed: &[(StreamId, i16)],
+        may_hold: bool,
+    ) -> Result<Step, StoreError> {
         let mut decided = None;
-        let decide = |loaded: Vec<crate::store::LoadedStream>| {
+        let mut timed_out = None;
+        let decide = |loaded: Vec<LoadedStream>| {
             let mut streams = Streams::new();
             replay_all(&self.registry, &loaded, &mut streams);
-            let mut decisions = decide_all(known, runs, streams)?;
+            let runs = runs.clone();
+            let done =
+                self.decider.run_here(move |progress| decide_all(&known, &runs, streams, progress));
+            let mut decisions = done.map_err(|undecided| {
+                if let Undecided::TimedOut(command) = undecided {
+                    timed_out = Some(command);
+                }
+                StoreError::Internal(undecided.to_string())
+            })??;
             let commit = std::mem::take(&mut decisions.commit);
             decided = Some(decisions);
             Ok(commit)
         };
         let partitions = runs.iter().map(|run| run.partition).collect();
         let committed =
-            self.store.commit_exclusively(&partitions, needed, Box::new(decide)).await?;
+            self.store.commit_exclusively(&partitions, may_hold, needed, Box::new(decide)).await;
+        if let Some(command) = timed_out {
+            return Ok(Step::TimedOut(command));
+        }
+        let committed = committed?;
         let nothing = || StoreError::Internal("the store committed without a decision".to_owned());
-        Ok((decided.ok_or_else(nothing)?, committed))
+        Ok(Step::Committed(decided.ok_or_else(nothing)?, committed))
     }
 
     fn after_commit(
@@ -300,6 +338,10 @@ impl Executor {
             }
         }
         self.signals.outbox_written();
+        if decisions.schedules_now {
+            self.signals.schedule_written();
+        }
+        self.breakers.record(&decisions.tries);
         metrics::histogram!("adjutant_executor_batch_commands")
             .record(decisions.ended.len() as f64);
         metrics::histogram!("adjutant_executor_commit_seconds").record(took.as_secs_f64());

@@ -20,6 +20,7 @@ pub(super) async fn run(parts: RelayParts) {
         tokio::select! {
             biased;
             () = parts.stop.cancelled() => return,
+            () = parts.signals.schedule_hint() => {}
             () = tokio::time::sleep(parts.settings.schedule_poll) => {}
         }
         let partitions = parts.partitions.borrow().clone();

@@ -17,10 +17,9 @@ use crate::{
     store::{
         Accepted, CommandCommit, CommandFilter, CommandRecord, CommittedCommands, DecideAgain,
         Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Hold,
-        Identity,
-        Intake, LoadedStream, LogKind, Logs, Member, Members, NewCommand, Outbox, OutboxPage, Page,
-        Queries, RejectedMessage, Store, StoreError, StoredStreamEvent, ViewCommit, ViewDocuments,
-        ViewRecord, Views, sqlite::SqliteStore,
+        Identity, Intake, LoadedStream, LogKind, Logs, Member, Members, NewCommand, Outbox,
+        OutboxPage, Page, Queries, RejectedMessage, Store, StoreError, StoredStreamEvent,
+        ViewCommit, ViewDocuments, ViewRecord, Views, sqlite::SqliteStore,
     },
 };
 

@@ -28,9 +28,7 @@ pub use execution::{
     CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, EventMessage, Execution,
     LoadedStream, NewEvent, NewOutcome, NewSnapshot, Snapshot, StreamEvent,
 };
-pub use failures::{
-    FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside,
-};
+pub use failures::{FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside};
 pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};

@@ -16,8 +16,8 @@ use crate::{
         State, StoredEvent, aggregate_type, version_conflict,
     },
     message::{
-        Attempt, Batch, CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp,
-        Version, decode_batch, encode_commands,
+        Attempt, Batch, CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId,
+        Timestamp, Version, decode_batch, encode_commands,
     },
 };
 

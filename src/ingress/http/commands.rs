@@ -109,10 +109,8 @@ fn status(word: &str) -> Result<CommandStatus, Problem> {
         "rejected" => CommandStatus::Ended(OutcomeStatus::Rejected),
         "dead" => CommandStatus::Ended(OutcomeStatus::Dead),
         "cancelled" => CommandStatus::Ended(OutcomeStatus::Cancelled),
-        "waiting" | "retrying" => {
-            let detail = format!("no command is {word} in this release");
-            return Err(Problem::new(ProblemCode::NotAvailable, detail));
-        }
+        "waiting" => CommandStatus::Waiting,
+        "retrying" => CommandStatus::Retrying,
         _ => return Err(invalid(format!("`{word}` is no status"))),
     })
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::respond::{self, Raw};
 use crate::{
     message::{CommandId, Failure, Outcome, Position, Timestamp, Version},
-    store::{CommandRecord, CommandStatus},
+    store::{CommandRecord, CommandStatus, FailedAttempt},
 };
 
 /// A command and how far it is.
@@ -24,8 +24,8 @@ pub(super) struct CommandResource<'a> {
     command_type: &'a str,
     stream: &'a str,
     lane: &'static str,
-    /// `scheduled`, `accepted`, `succeeded`, `rejected`, `dead` or `cancelled`; later releases add
-    /// `waiting` and `retrying`.
+    /// `scheduled`, `accepted`, `waiting` (behind an earlier strict command of its stream),
+    /// `retrying`, `succeeded`, `rejected`, `dead` or `cancelled`.
     status: &'static str,
     /// How often it was tried.
     attempts: i32,
@@ -37,6 +37,33 @@ pub(super) struct CommandResource<'a> {
     completed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeResource<'a>>,
+    /// The newest attempts that failed, newest first, at most 50. Not in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failures: Vec<FailedAttemptResource<'a>>,
+}
+
+/// An attempt that failed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FailedAttempt)]
+struct FailedAttemptResource<'a> {
+    /// Which one it was, counted from 1.
+    attempt: i32,
+    #[schema(value_type = FailureResource)]
+    error: &'a Failure,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    failed_at: Timestamp,
+    /// When the next one was due; absent: there was none.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_due_at: Option<Timestamp>,
+}
+
+impl<'a> FailedAttemptResource<'a> {
+    fn of(failed: &'a FailedAttempt) -> Self {
+        let FailedAttempt { attempt, error, failed_at, next_due_at } = failed;
+        Self { attempt: attempt.0, error, failed_at: *failed_at, next_due_at: *next_due_at }
+    }
 }
 
 /// How a command ended.
@@ -105,6 +132,7 @@ impl<'a> CommandResource<'a> {
                 reply: outcome.reply.as_ref().map(Raw),
                 error: outcome.error.as_ref(),
             }),
+            failures: Vec::new(),
         }
     }
 
@@ -122,7 +150,11 @@ impl<'a> CommandResource<'a> {
             crate::message::Lane::Immediate => "immediate",
         };
         let status = record.status().as_str();
-        Self { lane, status, ..Self::of_known(&known, record.outcome.as_ref()) }
+        let attempts =
+            record.outcome.as_ref().map_or(record.failed_attempts, |outcome| outcome.attempts);
+        let failures = record.failures.iter().map(FailedAttemptResource::of).collect();
+        let known = Self::of_known(&known, record.outcome.as_ref());
+        Self { lane, status, attempts, failures, ..known }
     }
 
     /// The answer to a submission: 200 with an outcome, else 202.

@@ -39,9 +39,11 @@ impl<'a> MessageType<'a> {
             name: &described.name,
             kind: if described.is_command { "command" } else { "event" },
             schema_version: described.schema_version,
-            order: described
-                .is_command
-                .then_some(if described.strict { "strict" } else { "relaxed" }),
+            order: described.is_command.then_some(if described.strict {
+                "strict"
+            } else {
+                "relaxed"
+            }),
             json_schema: &described.json_schema,
         }
     }

@@ -11,7 +11,8 @@ use crate::{
         AggregateType, CommandFailure, Context, Service, State, StoredEvent, version_conflict,
     },
     message::{
-        Attempt, CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp, Version,
+        Attempt, CommandEnvelope, CommandId, Failure, Metadata, RawJson, StreamId, Timestamp,
+        Version,
     },
 };
 

@@ -6,7 +6,8 @@ use tokio_postgres::Row;
 use super::{PostgresStore, columns, errors, pool};
 use crate::{
     message::{
-        Attempt, CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, Version,
+        Attempt, CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson,
+        Version,
     },
     store::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs, StoreError},
 };

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
     store::{
-        CommandCommit, CommittedCommands, DecideAgain, Execution, Fence, Hold, LoadedStream, LogKind,
-        NewEvent, NewOutcome, StoreError,
+        CommandCommit, CommittedCommands, DecideAgain, Execution, Fence, Hold, LoadedStream,
+        LogKind, NewEvent, NewOutcome, StoreError,
         stored::{failure, json_text, metadata_json, positions, raw},
     },
 };

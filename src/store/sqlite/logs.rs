@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     message::{
-        Attempt, CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson, Version,
+        Attempt, CommandEnvelope, CommandId, EventEnvelope, GroupName, Offset, Partition, RawJson,
+        Version,
     },
     store::{
         CheckpointMove, CommandEntry, Entry, EventEntry, Fence, ForeignMessage, Heads, LogKind,

@@ -13,9 +13,9 @@ mod clock;
 mod commit;
 mod engine;
 mod errors;
-mod failures;
 #[cfg(feature = "simulation")]
 pub(crate) mod evidence;
+mod failures;
 mod intake;
 mod job;
 mod logs;

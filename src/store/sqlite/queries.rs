@@ -14,7 +14,8 @@ use crate::{
         Attempt, CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version,
     },
     store::{
-        CommandFilter, CommandRecord, FailedAttempt, MOST_FAILURES, Page, Queries, StoreError, StoredStreamEvent, ViewRecord,
+        CommandFilter, CommandRecord, FailedAttempt, MOST_FAILURES, Page, Queries, StoreError,
+        StoredStreamEvent, ViewRecord,
         paging::{CommandPage, end_of_prefix},
         stored,
     },
