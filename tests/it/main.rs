@@ -22,5 +22,7 @@ mod in_process_road;
 mod main_path;
 mod readme;
 mod releases;
+mod retries;
 mod store_laws;
+mod strict_order;
 mod support;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adjutant::{
     broker::rabbitmq::RabbitSettings,
-    execute::ExecutorSettings,
+    execute::{ExecutorSettings, PerType},
     ingress::{AccessRole, CommitSettings, IngressSettings, TokenSettings},
     message::PartitionCount,
     relay::RelaySettings,
@@ -69,6 +69,10 @@ fn process(config: &Config) -> ProcessSettings {
             snapshot_every: if snapshot_every == 0 { never } else { snapshot_every },
             cache_bytes: config.worker.cache_bytes,
             set_aside: Duration::from_millis(config.worker.unknown_type_delay_ms.unsigned_abs()),
+            retry: config.retry.schedules(),
+            time_limit: config.retry.time_limits(),
+            most_hanging: config.worker.hanging_handlers,
+            breaker: PerType::all(config.breaker.settings()),
         },
         relay: RelaySettings {
             poll: millis(config.relay.poll_ms),

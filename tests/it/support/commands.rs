@@ -34,6 +34,12 @@ pub fn command(id: CommandId, name: &str, counter: &str, payload: serde_json::Va
     }
 }
 
+/// What a flaky command does: see [`Flaky`](super::domain::Flaky).
+pub fn flaky(kind: &str, counter: &str, key: &str, fails: u32, how: &str) -> NewCommand {
+    let payload = serde_json::json!({ "key": key, "fails": fails, "how": how, "amount": 1 });
+    command(CommandId::generate(), &format!("counter.{kind}"), counter, payload)
+}
+
 /// Adds an amount to a counter, under a new id.
 pub fn add(counter: &str, amount: i64) -> NewCommand {
     let payload = serde_json::json!({ "amount": amount });

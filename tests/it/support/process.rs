@@ -1,9 +1,10 @@
 //! Processes within the test's own, on real services.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use adjutant::{
     broker::Broker,
+    execute::{PerType, RetrySchedule},
     message::{CommandId, GroupName, PartitionCount},
     service::{Process, ProcessParts, ProcessSettings, groups_of},
     store::{Role, postgres::PostgresStore},
@@ -45,7 +46,7 @@ impl Site {
             broker,
             roles: roles.to_vec(),
             name: "test".into(),
-            settings: ProcessSettings::default(),
+            settings: settings(),
         }
     }
 
@@ -124,6 +125,16 @@ impl Site {
         let found: Vec<_> = problems.into_iter().filter(|(_, n)| *n > 0).collect();
         assert!(found.is_empty(), "{found:?}");
     }
+}
+
+/// Retries within milliseconds; what misbehaves is dead at once.
+pub fn settings() -> ProcessSettings {
+    let soon = RetrySchedule::after([1, 5, 10].map(Duration::from_millis));
+    let mut settings = ProcessSettings::default();
+    settings.executor.retry = PerType::all(soon);
+    let types = &mut settings.executor.retry.types;
+    types.insert("counter.misbehave".to_owned(), RetrySchedule::never());
+    settings
 }
 
 pub const ALL: [Role; 4] = Role::ALL;

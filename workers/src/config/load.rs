@@ -10,7 +10,7 @@ use figment::{
 
 use adjutant::service::EmbeddedSettings;
 
-use super::{Config, DEFAULT, environment, known_keys};
+use super::{Config, DEFAULT, RetryConfig, environment, known_keys};
 use crate::database::Source;
 
 /// What is wrong with the configuration, all of it at once.
@@ -70,7 +70,10 @@ pub fn load(
     let mut layers = Figment::from(Toml::string(DEFAULT)).merge(base);
     let known = known_keys::names(&tree(&layers).map_err(one)?);
     let mut unknown = |keys: Vec<String>, place: &str| {
-        errors.extend(keys.iter().filter(|key| !known.contains(*key)).map(|key| {
+        let unknown = |key: &&String| {
+            !known.contains(*key) && !RetryConfig::is_rule_of_a_type(key.as_str())
+        };
+        errors.extend(keys.iter().filter(unknown).map(|key| {
             let hint = known_keys::nearest(key, &known);
             let hint = hint.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
             format!("{place}: there is no setting {key}{hint}")
@@ -150,6 +153,7 @@ impl Config {
             ("server.max_batch_lines", self.server.max_batch_lines as u64),
             ("server.max_connections", self.server.max_connections as u64),
             ("worker.batch", self.worker.batch as u64),
+            ("worker.hanging_handlers", self.worker.hanging_handlers as u64),
             ("relay.batch", self.relay.batch.max(0).unsigned_abs()),
             ("relay.in_flight", self.relay.in_flight as u64),
             ("relay.poll_ms", self.relay.poll_ms),
@@ -164,6 +168,8 @@ impl Config {
         if self.membership.ttl_ms < 2 * self.membership.heartbeat_ms {
             errors.push("membership.ttl_ms must be at least twice membership.heartbeat_ms".into());
         }
+        errors.extend(self.retry.errors());
+        errors.extend(self.breaker.errors());
         if !is_prefix(&self.broker.prefix) {
             errors.push("broker.prefix must be 1 to 64 of [a-z0-9._-]".into());
         }

@@ -5,6 +5,7 @@
 mod environment;
 mod known_keys;
 mod load;
+mod retry;
 mod roles;
 mod secret;
 mod sections;
@@ -13,6 +14,7 @@ mod sections;
 mod tests;
 
 pub use load::{ConfigError, Place, Settings, load};
+pub use retry::{BreakerConfig, RetryConfig, RetryRule, TypeRule};
 pub use roles::Roles;
 pub use secret::SecretUrl;
 pub use sections::{
@@ -47,6 +49,10 @@ pub struct Config {
     pub log: Log,
     /// Command and projection workers.
     pub worker: WorkerConfig,
+    /// What is done about commands that fail.
+    pub retry: RetryConfig,
+    /// When trying commands of a type is suspended.
+    pub breaker: BreakerConfig,
     /// The relay.
     pub relay: RelayConfig,
     /// Heartbeats.

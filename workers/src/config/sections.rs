@@ -148,6 +148,8 @@ pub struct WorkerConfig {
     pub idle_check_ms: u64,
     /// How long a command of unknown type is set aside, in milliseconds.
     pub unknown_type_delay_ms: i64,
+    /// How many handlers may hang at a time.
+    pub hanging_handlers: usize,
 }
 
 /// The relay.

@@ -1,7 +1,7 @@
 //! Committing decisions: fences, and all or nothing.
 
 use adjutant::{
-    message::{GroupName, Offset, Partition, Position, RawJson, Route, Version},
+    message::{Attempt, GroupName, Offset, Partition, Position, RawJson, Route, Version},
     store::{
         CheckpointMove, CommandCommit, Entry, Fence, LogKind, NewSnapshot, SetAside, StoreError,
     },
@@ -154,6 +154,9 @@ async fn full(truth: &Truth) -> CommandCommit {
         partition,
         delay_ms: 0,
         reason: "type_unknown_here",
+        attempt: Attempt::FIRST,
+        first_offset: None,
+        edit: 0,
     }];
     commit.checkpoints = moved(partition, 0, 2);
     commit

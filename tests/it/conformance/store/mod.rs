@@ -5,6 +5,7 @@ mod accepting;
 mod cancelling;
 mod committing;
 mod executing;
+mod failing;
 mod look;
 mod membership;
 mod querying;
@@ -117,6 +118,15 @@ conformance! {
             a_stream_is_loaded_from_its_newest_usable_snapshot,
             a_command_set_aside_comes_back_as_a_new_entry,
             a_reply_carries_the_outcome,
+        ]
+        failing: [
+            a_failed_attempt_is_recorded_and_the_command_comes_back,
+            an_attempt_is_recorded_once,
+            commands_are_listed_by_what_they_wait_for,
+            a_command_waits_only_while_something_holds_it,
+            what_waits_is_released_in_order_when_nothing_holds_it,
+            what_ends_and_what_waits_in_one_transaction_is_released_together,
+            a_fence_that_holds_leaves_no_failure_behind,
         ]
         viewing: [
             a_document_of_one_stream_that_two_partitions_feed_is_refused,
