@@ -29,6 +29,23 @@ pub struct Run {
     pub checkpoint: Option<Offset>,
     /// The entries.
     pub entries: Vec<CommandEntry>,
+    /// Processes have vanished this often while they executed its only entry: it becomes `dead`.
+    pub crashed: Option<i32>,
+}
+
+impl Run {
+    /// What is known of its commands before they are tried.
+    fn found(&self) -> Found {
+        let mut found = Found::default();
+        if let Some(crashes) = self.crashed {
+            let message = format!("the process vanished {crashes} times while it executed this");
+            for entry in &self.entries {
+                let failure = Failure::new("crashed", message.as_str());
+                found.condemned.insert(entry.command.id, failure);
+            }
+        }
+        found
+    }
 }
 
 /// How a run ended.
@@ -107,14 +124,18 @@ impl Executor {
     /// batch is split, by partition and then by halves, until the bad entry stands alone.
     pub async fn execute(&self, runs: Vec<Run>) -> Vec<RunEnd> {
         let runs: Arc<[Run]> = runs.into();
-        match self.execute_together(&runs, Found::default()).await {
+        let mut found = Found::default();
+        for run in &*runs {
+            found.condemned.extend(run.found().condemned);
+        }
+        match self.execute_together(&runs, found).await {
             Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
             Err(error) if runs.len() == 1 => vec![self.execute_split(&runs[0], error).await],
             Err(error) => {
                 tracing::debug!(%error, runs = runs.len(), "batch failed; trying each partition alone");
                 let mut ends = Vec::with_capacity(runs.len());
                 for run in &*runs {
-                    ends.push(match self.execute_alone(run.clone(), Found::default()).await {
+                    ends.push(match self.execute_alone(run.clone(), run.found()).await {
                         Ok(()) => RunEnd::Done,
                         Err(error) => self.execute_split(run, error).await,
                     });

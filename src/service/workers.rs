@@ -11,7 +11,7 @@ use crate::{
     signals::Signals,
     store::{LogKind, Role},
     worker::{
-        CommandHandler, EntryStats, GroupHandler, GroupParts, HeadWatch, Membership,
+        CommandHandler, EntryStats, GroupHandler, GroupParts, HeadWatch, Membership, OneSuspect,
         ProjectionHandler, run_group,
     },
 };
@@ -44,6 +44,7 @@ pub(super) fn start(
             handlers.push((GroupName::projection(projection.name()), LogKind::Events, handler));
         }
     }
+    let suspects = OneSuspect::default();
     let run = |(group, log, handler)| {
         let group_parts = GroupParts {
             group,
@@ -51,6 +52,8 @@ pub(super) fn start(
             store: parts.store.clone(),
             broker: parts.broker.clone(),
             handler,
+            member: membership.id(),
+            suspects: suspects.clone(),
             settings: parts.settings.groups.clone(),
         };
         let ownership = membership.ownership();

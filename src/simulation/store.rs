@@ -18,8 +18,8 @@ use crate::{
         Accepted, CommandCommit, CommandFilter, CommandRecord, CommittedCommands, DecideAgain,
         Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Hold,
         Identity, Intake, LoadedStream, LogKind, Logs, Member, Members, NewCommand, Outbox,
-        OutboxPage, Page, Queries, RejectedMessage, Store, StoreError, StoredStreamEvent,
-        ViewCommit, ViewDocuments, ViewRecord, Views, sqlite::SqliteStore,
+        OutboxPage, Page, Queries, RejectedMessage, Store, StoreError, StoredStreamEvent, Suspects,
+        Taken, ViewCommit, ViewDocuments, ViewRecord, Views, sqlite::SqliteStore,
     },
 };
 
@@ -267,6 +267,52 @@ impl Members for SimulatedStore {
 
     async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
         self.write("leave", Noted::of(&id), self.inner().leave(id)).await
+    }
+}
+
+#[async_trait]
+impl Suspects for SimulatedStore {
+    async fn take_partition(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+        member: MemberId,
+        by_force: bool,
+    ) -> Result<Taken, StoreError> {
+        let asked = Noted::of(&(group, partition, member, by_force));
+        let work = self.inner().take_partition(group, partition, member, by_force);
+        self.write("take_partition", asked, work).await
+    }
+
+    async fn release_partition(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+        member: MemberId,
+    ) -> Result<(), StoreError> {
+        let asked = Noted::of(&(group, partition, member));
+        let work = self.inner().release_partition(group, partition, member);
+        self.write("release_partition", asked, work).await
+    }
+
+    async fn begin_suspect(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<i32, StoreError> {
+        let asked = Noted::of(&(group, partition, offset));
+        let work = self.inner().begin_suspect(group, partition, offset);
+        self.write("begin_suspect", asked, work).await
+    }
+
+    async fn end_suspects(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+    ) -> Result<(), StoreError> {
+        let asked = Noted::of(&(group, partition));
+        self.write("end_suspects", asked, self.inner().end_suspects(group, partition)).await
     }
 }
 

@@ -16,6 +16,7 @@ mod paging;
 mod queries;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod stored;
+mod suspects;
 mod views;
 
 #[cfg(feature = "postgres")]
@@ -37,6 +38,7 @@ pub use queries::{
     CommandFilter, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries, StoredStreamEvent,
     ViewRecord,
 };
+pub use suspects::{Suspects, Taken};
 pub use views::{
     DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, ViewCommit, ViewDocuments, Views,
 };
@@ -74,7 +76,7 @@ pub struct Identity {
 
 /// A store: the union of what ingress, executor, relay, workers and operators need.
 #[async_trait::async_trait]
-pub trait Store: Intake + Execution + Logs + Views + Outbox + Members + Queries {
+pub trait Store: Intake + Execution + Logs + Views + Outbox + Members + Queries + Suspects {
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;
 

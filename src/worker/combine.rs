@@ -36,6 +36,17 @@ pub struct HandlerRun {
     pub checkpoint: Offset,
     /// The entries that follow it.
     pub entries: Vec<Entry>,
+    /// It shares its transaction with no other run: its only entry is suspect.
+    pub alone: bool,
+    /// Processes have vanished this often while they ran its only entry: it is to be given up.
+    pub crashed: Option<i32>,
+}
+
+impl HandlerRun {
+    /// Entries that nothing is wrong with.
+    pub fn new(partition: Partition, checkpoint: Offset, entries: Vec<Entry>) -> Self {
+        Self { partition, checkpoint, entries, alone: false, crashed: None }
+    }
 }
 
 /// Finishes the entries of a group.
@@ -116,17 +127,29 @@ async fn run(
     share: Arc<Share>,
     mut waiting: mpsc::Receiver<(HandlerRun, oneshot::Sender<RunEnd>)>,
 ) {
-    while let Some((first, answer)) = waiting.recv().await {
+    let mut postponed = None;
+    loop {
+        let next = match postponed.take() {
+            Some(next) => Some(next),
+            None => waiting.recv().await,
+        };
+        let Some((first, answer)) = next else { return };
         let started = Instant::now();
         // Loops whose entries are here already get their turn first: no waiting, only fairness.
         for _ in 0..YIELDS {
             tokio::task::yield_now().await;
         }
         let mut entries = first.entries.len();
+        let alone = first.alone;
         let (mut runs, mut answers) = (vec![first], vec![answer]);
         while entries < max_entries
+            && !alone
             && let Ok((run, answer)) = waiting.try_recv()
         {
+            if run.alone {
+                postponed = Some((run, answer));
+                break;
+            }
             entries += run.entries.len();
             runs.push(run);
             answers.push(answer);
@@ -186,7 +209,7 @@ mod tests {
                 edit: 0,
             },
         });
-        HandlerRun { partition: Partition(0), checkpoint: Offset(0), entries: vec![entry; entries] }
+        HandlerRun::new(Partition(0), Offset(0), vec![entry; entries])
     }
 
     /// Panics when it is called first.

@@ -29,6 +29,7 @@ impl GroupHandler for CommandHandler {
         let runs = runs.into_iter().map(|run| Run {
             partition: run.partition,
             checkpoint: Some(run.checkpoint),
+            crashed: run.crashed,
             entries: run
                 .entries
                 .into_iter()

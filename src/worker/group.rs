@@ -12,7 +12,7 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    EntryStats, GroupHandler, HeadWatch, Ownership,
+    EntryStats, GroupHandler, HeadWatch, OneSuspect, Ownership,
     combine::{Combiner, Pace, Share},
     partition_loop::PartitionLoop,
 };
@@ -20,7 +20,7 @@ use crate::{
     broker::{Broker, GroupPartition},
     execute::RetryPolicy,
     latest,
-    message::{GroupName, Partition},
+    message::{GroupName, MemberId, Partition},
     store::{LogKind, Store},
 };
 
@@ -35,6 +35,8 @@ pub struct GroupSettings {
     pub pace: Pace,
     /// After how long without a delivery the log's head is looked at.
     pub quiet: Duration,
+    /// How often a process may vanish while it runs an entry alone, before the entry is given up.
+    pub crash_limit: i32,
     /// How often a run that failed is tried again.
     pub failure_retry: RetryPolicy,
 }
@@ -46,6 +48,7 @@ impl Default for GroupSettings {
             max_entries: 512,
             pace: Pace { interval: Duration::from_millis(30), from_entries: 32 },
             quiet: Duration::from_secs(1),
+            crash_limit: 3,
             failure_retry: RetryPolicy {
                 initial: Duration::from_secs(1),
                 max_interval: Duration::from_secs(30),
@@ -67,6 +70,10 @@ pub struct GroupParts {
     pub broker: Arc<dyn Broker>,
     /// Finishes entries.
     pub handler: Arc<dyn GroupHandler>,
+    /// This process.
+    pub member: MemberId,
+    /// Shared by all groups of the process.
+    pub suspects: OneSuspect,
     /// How it works.
     pub settings: GroupSettings,
 }

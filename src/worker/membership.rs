@@ -115,6 +115,11 @@ impl Membership {
         Ok(Self { ownership, draining, task, store, id })
     }
 
+    /// This incarnation.
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
     /// What this process should consume, as it changes.
     pub fn ownership(&self) -> latest::Receiver<Ownership> {
         self.ownership.clone()

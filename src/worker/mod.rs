@@ -12,6 +12,7 @@ mod projection;
 mod road;
 mod source;
 mod stats;
+mod suspects;
 
 pub use combine::{GroupHandler, HandlerRun, Pace};
 pub use command::CommandHandler;
@@ -22,3 +23,4 @@ pub use membership::{
 };
 pub use projection::ProjectionHandler;
 pub use stats::{EntrySource, EntryStats};
+pub use suspects::OneSuspect;

@@ -13,12 +13,13 @@ use super::{
     road::{Event, Road},
     source::{Arrival, look_at},
     stats::Counts,
+    suspects::{HAND_OVER_WITHIN, LOOK_EVERY, Suspicion},
 };
 use crate::{
     broker::{BrokerError, Delivery, GroupPartition},
     execute::{Retries, RetryPolicy, RunEnd},
     message::{LogId, Offset},
-    store::{Entry, ForeignMessage, LogKind, StoreError},
+    store::{Entry, ForeignMessage, LogKind, StoreError, Taken},
 };
 
 pub(super) struct PartitionLoop {
@@ -59,15 +60,22 @@ impl PartitionLoop {
             road,
             following: None,
             log_was_ahead: false,
+            suspicion: Suspicion::default(),
             failures: self.parts.settings.failure_retry.start(),
         };
         let mut read_checkpoint = true;
+        let Some(mut unreleased) = self.take_partition().await else { return };
         while !self.stop.is_cancelled() {
             if read_checkpoint {
                 self.parts.handler.partition_starts(self.source.partition);
                 let Some(next) = self.next_after_checkpoint().await else { return };
                 state.next = next;
                 read_checkpoint = false;
+                if unreleased {
+                    let Some(suspicion) = self.suspect(next).await else { return };
+                    state.suspicion = suspicion;
+                    unreleased = false;
+                }
             }
             match self.follow(&mut state).await {
                 Interruption::Stopped => break,
@@ -91,8 +99,60 @@ impl PartitionLoop {
                 }
             }
         }
+        let (group, partition) = (&self.source.group, self.source.partition);
+        let released = self.parts.store.release_partition(group, partition, self.parts.member);
+        if let Err(error) = released.await {
+            tracing::warn!(source = %self.source, %error, "the partition could not be released; its next owner is careful");
+        }
         if let Err(error) = state.road.acknowledge().await {
             tracing::debug!(source = %self.source, %error, "the last acknowledgement was lost");
+        }
+    }
+
+    /// Takes the partition; whether its last owner vanished (or does not end). `None`: stopped.
+    async fn take_partition(&self) -> Option<bool> {
+        let (group, partition) = (&self.source.group, self.source.partition);
+        let mut delays = RetryPolicy::forever().start();
+        let since = Instant::now();
+        loop {
+            let by_force = since.elapsed() >= HAND_OVER_WITHIN;
+            let taken =
+                self.parts.store.take_partition(group, partition, self.parts.member, by_force);
+            let wait = match taken.await {
+                Ok(Taken::Released) => return Some(false),
+                Ok(Taken::Unreleased) => return Some(true),
+                Ok(Taken::Held) => LOOK_EVERY,
+                Err(error) => {
+                    tracing::warn!(source = %self.source, %error, "the partition cannot be taken; trying again");
+                    delays.next_delay().unwrap_or(self.parts.settings.quiet)
+                }
+            };
+            self.wait(wait).await.ok()?;
+        }
+    }
+
+    /// What the last owner was at, behind its checkpoint. `None`: stopped.
+    async fn suspect(&self, next: Offset) -> Option<Suspicion> {
+        let mut delays = RetryPolicy::forever().start();
+        loop {
+            match self.parts.store.heads().await {
+                Ok(heads) => {
+                    let head = heads.of(self.log, self.source.partition);
+                    let checkpoint = Offset(next.0 - 1);
+                    let window = self.parts.settings.max_entries;
+                    let suspicion = Suspicion::behind(checkpoint, window, head);
+                    if suspicion.covers(next) {
+                        tracing::warn!(source = %self.source, checkpoint = %checkpoint, "the last owner vanished; what it was at runs one by one");
+                        metrics::counter!("adjutant_suspect_windows_total", "group" => self.source.group.to_string()).increment(1);
+                    }
+                    return Some(suspicion);
+                }
+                Err(error) => {
+                    tracing::warn!(source = %self.source, %error, "the heads cannot be read; trying again");
+                    let delay = delays.next_delay().unwrap_or(self.parts.settings.quiet);
+                    self.wait(delay).await.ok()?;
+                }
+            }
         }
     }
 
@@ -266,20 +326,89 @@ impl PartitionLoop {
         Ok(())
     }
 
-    /// Has a run finished by the handler; returns when the checkpoint stands behind it.
+    /// Has entries finished by the handler, suspect ones each alone; returns when the checkpoint
+    /// stands behind them.
     async fn finish(
         &self,
         state: &mut State,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
         source: EntrySource,
     ) -> Result<(), Interruption> {
-        let count = entries.len();
+        while let Some(first) = entries.first() {
+            let suspect = state.suspicion.covers(first.offset());
+            // No run is longer than the window that the next owner would suspect.
+            let most = if suspect { 1 } else { self.parts.settings.max_entries.max(1) };
+            let rest = entries.split_off(most.min(entries.len()));
+            if suspect {
+                self.finish_suspect(state, entries, source).await?;
+            } else {
+                let run = self.run_of(state, entries);
+                self.finish_run(state, run, source).await?;
+            }
+            entries = rest;
+        }
+        Ok(())
+    }
+
+    fn run_of(&self, state: &State, entries: Vec<Entry>) -> HandlerRun {
+        HandlerRun::new(self.source.partition, Offset(state.next.0 - 1), entries)
+    }
+
+    /// Runs a suspect entry alone in this process, its crash count committed before.
+    async fn finish_suspect(
+        &self,
+        state: &mut State,
+        entry: Vec<Entry>,
+        source: EntrySource,
+    ) -> Result<(), Interruption> {
+        let (group, partition) = (&self.source.group, self.source.partition);
+        let _alone = self.parts.suspects.alone().await;
+        let crashes = self.count_suspect(state).await?;
+        let mut run = self.run_of(state, entry);
+        run.alone = true;
+        if crashes >= self.parts.settings.crash_limit.max(1) {
+            tracing::error!(source = %self.source, offset = %state.next, crashes, "a process vanished whenever this entry ran: it is given up");
+            metrics::counter!("adjutant_crashed_entries_total", "group" => group.to_string())
+                .increment(1);
+            run.crashed = Some(crashes);
+        }
+        self.finish_run(state, run, source).await?;
+        if state.suspicion.is_over(state.next)
+            && let Err(error) = self.parts.store.end_suspects(group, partition).await
+        {
+            tracing::warn!(source = %self.source, %error, "crash counts could not be removed");
+        }
+        Ok(())
+    }
+
+    /// How often a process vanished at the next entry; this time is counted in advance.
+    async fn count_suspect(&self, state: &mut State) -> Result<i32, Interruption> {
+        let (group, partition, offset) = (&self.source.group, self.source.partition, state.next);
+        let mut delays = RetryPolicy::forever().start();
+        loop {
+            if let Some(crashes) = state.suspicion.counted(offset) {
+                return Ok(crashes);
+            }
+            match self.parts.store.begin_suspect(group, partition, offset).await {
+                Ok(crashes) => state.suspicion.count(offset, crashes),
+                // It may be counted: not twice.
+                Err(StoreError::Unknown(_)) => state.suspicion.count(offset, 0),
+                Err(error) => {
+                    tracing::warn!(source = %self.source, %error, "a suspect entry cannot be counted; trying again");
+                    self.wait(delays.next_delay().unwrap_or(self.parts.settings.quiet)).await?;
+                }
+            }
+        }
+    }
+
+    async fn finish_run(
+        &self,
+        state: &mut State,
+        run: HandlerRun,
+        source: EntrySource,
+    ) -> Result<(), Interruption> {
+        let count = run.entries.len();
         let started = Instant::now();
-        let run = HandlerRun {
-            partition: self.source.partition,
-            checkpoint: Offset(state.next.0 - 1),
-            entries,
-        };
         match self.combiner.finish(run).await {
             None => return Err(Interruption::Stopped),
             Some(RunEnd::Done) => {}
@@ -374,6 +503,8 @@ struct State {
     following: Option<Following>,
     /// Whether following brought entries since the last look.
     log_was_ahead: bool,
+    /// What the last owner was at, if it vanished.
+    suspicion: Suspicion,
     /// The waits after runs that failed one after another.
     failures: Retries,
 }

@@ -293,6 +293,38 @@ impl Members for MemoryStore {
 }
 
 #[async_trait]
+impl Suspects for MemoryStore {
+    async fn take_partition(
+        &self,
+        _: &GroupName,
+        _: Partition,
+        _: crate::message::MemberId,
+        _: bool,
+    ) -> Result<Taken, StoreError> {
+        unimplemented!()
+    }
+    async fn release_partition(
+        &self,
+        _: &GroupName,
+        _: Partition,
+        _: crate::message::MemberId,
+    ) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn begin_suspect(
+        &self,
+        _: &GroupName,
+        _: Partition,
+        _: Offset,
+    ) -> Result<i32, StoreError> {
+        unimplemented!()
+    }
+    async fn end_suspects(&self, _: &GroupName, _: Partition) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
 impl Queries for MemoryStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
         Ok(self.up()?.commands.get(&id).cloned())

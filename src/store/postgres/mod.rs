@@ -18,6 +18,7 @@ mod outbox;
 mod pool;
 mod queries;
 mod streams;
+mod suspects;
 mod transaction;
 mod views;
 

@@ -28,6 +28,7 @@ mod reply;
 mod schema;
 mod storable;
 mod streams;
+mod suspects;
 mod transaction;
 mod views;
 mod wal;

@@ -52,8 +52,8 @@ use Kind::{Big, Bucket, Bytes, Int, Json, Small, Text, Time, Uuid};
 
 /// In the order in which they are written.
 ///
-/// Not carried: messages of the outbox that carry log entries (their groups read the logs), members
-/// and foreign messages (they belong to the old place).
+/// Not carried: messages of the outbox that carry log entries (their groups read the logs), members,
+/// owners of partitions with their suspects, and foreign messages (they belong to the old place).
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "commands",
@@ -83,6 +83,9 @@ pub(super) const TABLES: &[Table] = &[
             ("command_id", Uuid),
             ("bucket", Bucket),
             ("recorded_at", Time),
+            ("attempt", Int),
+            ("first_offset", Big),
+            ("edit", Int),
         ],
         key: 2,
         rows: "ORDER BY partition, \"offset\"",
@@ -167,8 +170,102 @@ pub(super) const TABLES: &[Table] = &[
             ("command_id", Uuid),
             ("bucket", Bucket),
             ("reason", Text),
+            ("attempt", Int),
+            ("first_offset", Big),
+            ("edit", Int),
         ],
         key: 3,
+        rows: "ORDER BY id",
+    },
+    Table {
+        name: "attempts",
+        columns: &[
+            ("partition", Small),
+            ("command_id", Uuid),
+            ("attempt", Int),
+            ("error", Json),
+            ("failed_at", Time),
+            ("next_due_at", Time),
+        ],
+        key: 3,
+        rows: "ORDER BY partition, command_id, attempt",
+    },
+    Table {
+        name: "past_outcomes",
+        columns: &[
+            ("partition", Small),
+            ("command_id", Uuid),
+            ("attempts", Int),
+            ("version", Big),
+            ("error", Json),
+            ("completed_at", Time),
+            ("taken_back_at", Time),
+        ],
+        key: 3,
+        rows: "ORDER BY partition, command_id, attempts",
+    },
+    Table {
+        name: "command_edits",
+        columns: &[
+            ("bucket", Bucket),
+            ("command_id", Uuid),
+            ("edit", Int),
+            ("payload", Json),
+            ("edited_at", Time),
+            ("edited_by", Text),
+        ],
+        key: 3,
+        rows: "ORDER BY command_id, edit",
+    },
+    Table {
+        name: "holds",
+        columns: &[
+            ("partition", Small),
+            ("stream", Text),
+            ("first_offset", Big),
+            ("command_id", Uuid),
+            ("bucket", Bucket),
+            ("state", Small),
+            ("attempt", Int),
+            ("edit", Int),
+            ("since", Time),
+        ],
+        key: 3,
+        rows: "ORDER BY partition, stream, first_offset",
+    },
+    Table {
+        name: "dead_letters",
+        columns: &[
+            ("partition", Small),
+            ("id", Uuid),
+            ("kind", Small),
+            ("group_name", Text),
+            ("generation", Int),
+            ("key", Text),
+            ("type", Text),
+            ("command_id", Uuid),
+            ("offset", Big),
+            ("error", Json),
+            ("fingerprint", Text),
+            ("attempts", Int),
+            ("died_at", Time),
+            ("state", Small),
+            ("state_at", Time),
+        ],
+        key: 2,
+        rows: "ORDER BY id",
+    },
+    Table {
+        name: "dead_letter_audit",
+        columns: &[
+            ("at", Time),
+            ("dead_letter_id", Uuid),
+            ("action", Text),
+            ("who", Text),
+            ("reason", Text),
+            ("job_id", Uuid),
+        ],
+        key: 4,
         rows: "ORDER BY id",
     },
     Table {

@@ -70,9 +70,8 @@ pub fn load(
     let mut layers = Figment::from(Toml::string(DEFAULT)).merge(base);
     let known = known_keys::names(&tree(&layers).map_err(one)?);
     let mut unknown = |keys: Vec<String>, place: &str| {
-        let unknown = |key: &&String| {
-            !known.contains(*key) && !RetryConfig::is_rule_of_a_type(key.as_str())
-        };
+        let unknown =
+            |key: &&String| !known.contains(*key) && !RetryConfig::is_rule_of_a_type(key.as_str());
         errors.extend(keys.iter().filter(unknown).map(|key| {
             let hint = known_keys::nearest(key, &known);
             let hint = hint.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();

@@ -159,7 +159,8 @@ impl BreakerConfig {
         }
         if self.open_ms == 0 || self.open_at_most_ms < self.open_ms {
             errors.push(
-                "breaker.open_ms must be at least 1, and breaker.open_at_most_ms no less".to_owned(),
+                "breaker.open_ms must be at least 1, and breaker.open_at_most_ms no less"
+                    .to_owned(),
             );
         }
         errors

@@ -1,5 +1,6 @@
 //! `every_command_one_outcome`: each accepted command ended exactly once, nothing ended that was
-//! not accepted, and outcomes and events name each other.
+//! not accepted, and outcomes and events name each other. What is dead has a dead letter, and what
+//! waits has something to wait for.
 
 use super::{Check, damage::Damage};
 use crate::database::{Connection, DatabaseError, Question, Row};
@@ -23,12 +24,15 @@ pub(super) async fn check(
         include_str!("queries/sqlite/log_entries_without_command.sql"),
     );
     let plain = Question::plain;
-    let suspicions: [Suspicion; 5] = [
+    let suspicions: [Suspicion; 8] = [
         (unfinished, without_outcome),
         (plain(include_str!("queries/doubled_outcomes.sql")), doubled),
         (plain(include_str!("queries/outcomes_without_command.sql")), without_command),
         (strangers, entry_without_command),
         (plain(include_str!("queries/wrong_positions.sql")), wrong_positions),
+        (plain(include_str!("queries/dead_without_letter.sql")), dead_without_letter),
+        (plain(include_str!("queries/idle_waiting.sql")), idle_waiting),
+        (plain(include_str!("queries/ended_holds.sql")), ended_holds),
     ];
     for (question, in_words) in suspicions {
         let mut rows = database.ask(question);
@@ -67,6 +71,23 @@ fn entry_without_command(row: &Row) -> Words {
     let (partition, offset) = (row.integer("partition")?, row.integer("offset")?);
     let id = row.uuid("command_id")?;
     Ok(format!("command log {partition}:{offset} names {id}, which was not accepted there"))
+}
+
+fn dead_without_letter(row: &Row) -> Words {
+    let (id, partition) = (row.uuid("command_id")?, row.integer("partition")?);
+    Ok(format!("command {id} in partition {partition} is dead, and no dead letter says so"))
+}
+
+fn idle_waiting(row: &Row) -> Words {
+    let (id, stream) = (row.uuid("command_id")?, row.text("stream")?);
+    let first = row.integer("first_offset")?;
+    Ok(format!("command {id} of {stream} ({first}) waits, but nothing stands before it"))
+}
+
+fn ended_holds(row: &Row) -> Words {
+    let (id, stream) = (row.uuid("command_id")?, row.text("stream")?);
+    let first = row.integer("first_offset")?;
+    Ok(format!("command {id} ({first}) has ended and still holds {stream}"))
 }
 
 fn wrong_positions(row: &Row) -> Words {

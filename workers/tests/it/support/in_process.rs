@@ -90,7 +90,7 @@ impl InProcess {
             let next = checkpoint.next();
             let entries = self.store.read_log(log, partition, next, ENTRIES).await.unwrap();
             if !entries.is_empty() {
-                runs.push(HandlerRun { partition, checkpoint, entries });
+                runs.push(HandlerRun::new(partition, checkpoint, entries));
             }
         }
         runs

@@ -1,0 +1,111 @@
+//! Owners of partitions and crash counts. Nothing here must be on disk when it is answered: it
+//! outlives a process, and a server that crashes forgets at worst a suspicion.
+
+use async_trait::async_trait;
+
+use super::{PostgresStore, transaction::Params};
+use crate::{
+    message::{GroupName, MemberId, Offset, Partition},
+    store::{StoreError, Suspects, Taken},
+};
+
+/// A row that another member holds changes only by force. Served by partition_owners_pkey, as all
+/// that follow are by their primary keys.
+const TAKE: &str = "
+    WITH before AS (
+        SELECT o.member, o.released FROM adjutant.partition_owners o
+         WHERE o.group_name = $1 AND o.partition = $2 FOR UPDATE),
+    taken AS (
+        INSERT INTO adjutant.partition_owners AS p (group_name, partition, member, released, since)
+        SELECT $1, $2, $3, false, clock_timestamp()
+         WHERE $4 OR NOT EXISTS (SELECT 1 FROM before b WHERE NOT b.released AND b.member <> $3)
+        ON CONFLICT (group_name, partition) DO UPDATE
+           SET member = EXCLUDED.member, released = false, since = EXCLUDED.since
+        RETURNING 1)
+    SELECT EXISTS (SELECT 1 FROM taken),
+           EXISTS (SELECT 1 FROM before b WHERE NOT b.released AND b.member <> $3)";
+
+const RELEASE: &str = "
+    WITH released AS (
+        UPDATE adjutant.partition_owners SET released = true, since = clock_timestamp()
+         WHERE group_name = $1 AND partition = $2 AND member = $3
+        RETURNING group_name, partition)
+    DELETE FROM adjutant.suspects s USING released r
+     WHERE s.group_name = r.group_name AND s.partition = r.partition";
+
+const BEGIN: &str = "
+    WITH finished AS (
+        DELETE FROM adjutant.suspects
+         WHERE group_name = $1 AND partition = $2 AND \"offset\" < $3)
+    INSERT INTO adjutant.suspects AS s (group_name, partition, \"offset\", crashes)
+    VALUES ($1, $2, $3, 1)
+    ON CONFLICT (group_name, partition, \"offset\") DO UPDATE SET crashes = s.crashes + 1
+    RETURNING crashes - 1";
+
+const END: &str = "DELETE FROM adjutant.suspects WHERE group_name = $1 AND partition = $2";
+
+const NOT_ON_DISK: &str = "SET LOCAL synchronous_commit = off";
+
+#[async_trait]
+impl Suspects for PostgresStore {
+    async fn take_partition(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+        member: MemberId,
+        by_force: bool,
+    ) -> Result<Taken, StoreError> {
+        let params: Params<'_> = &[&group.as_str(), &partition.0, &member.0, &by_force];
+        let rows = self.unsynced(TAKE, params).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Internal("no answer".to_owned()))?;
+        Ok(match (row.get(0), row.get(1)) {
+            (true, false) => Taken::Released,
+            (true, true) => Taken::Unreleased,
+            (false, _) => Taken::Held,
+        })
+    }
+
+    async fn release_partition(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+        member: MemberId,
+    ) -> Result<(), StoreError> {
+        self.unsynced(RELEASE, &[&group.as_str(), &partition.0, &member.0]).await?;
+        Ok(())
+    }
+
+    async fn begin_suspect(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<i32, StoreError> {
+        let rows = self.unsynced(BEGIN, &[&group.as_str(), &partition.0, &offset.0]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Internal("no answer".to_owned()))?;
+        Ok(row.get(0))
+    }
+
+    async fn end_suspects(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+    ) -> Result<(), StoreError> {
+        self.unsynced(END, &[&group.as_str(), &partition.0]).await?;
+        Ok(())
+    }
+}
+
+impl PostgresStore {
+    /// A transaction of one statement whose COMMIT does not wait for the disk.
+    async fn unsynced(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        let transaction = self.transaction().await?;
+        let set = transaction.prepare(NOT_ON_DISK).await?;
+        let statement = transaction.prepare(sql).await?;
+        transaction.run_with_two((&set, &[]), (&statement, params)).await
+    }
+}
