@@ -11,6 +11,9 @@
 mod append;
 mod clock;
 mod commit;
+mod dead_letter_actions;
+mod dead_letter_jobs;
+mod dead_letters;
 mod engine;
 mod errors;
 #[cfg(feature = "simulation")]
