@@ -136,10 +136,12 @@ BEGIN
            SET done = j.done + (SELECT count(*) FROM owed),
                failed = j.failed + cardinality(p_ids) - (SELECT count(*) FROM owed),
                cursor = p_cursor, heartbeat_at = v_now,
-               canary_commands = CASE WHEN p_canary THEN COALESCE(
+               -- A step that did nothing was no canary: the next one is.
+               canary_commands = COALESCE(
                    (SELECT jsonb_agg(jsonb_build_array(o.partition, o.command_id) ORDER BY o.i)
-                      FROM owed o), '[]'::jsonb) ELSE j.canary_commands END,
-               canary_since = CASE WHEN p_canary THEN v_now ELSE j.canary_since END
+                      FROM owed o WHERE p_canary), j.canary_commands),
+               canary_since = CASE WHEN p_canary AND EXISTS (SELECT 1 FROM owed)
+                                   THEN v_now ELSE j.canary_since END
          WHERE j.id = p_job)
     SELECT a.i,
            (CASE WHEN o.i IS NOT NULL THEN 0 WHEN f.i IS NULL THEN 1

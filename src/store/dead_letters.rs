@@ -56,7 +56,7 @@ pub struct DeadLetterFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Only of this command or event type.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_name: Option<String>,
     /// Only of this stream or parked key.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -223,7 +223,9 @@ impl Transaction<'_> {
     ) -> Result<(), StoreError> {
         let done = acted.iter().filter(|it| **it == Acted::Done).count();
         let failed = acted.len() - done;
-        let canary = step.canary.then(|| json_text(&commands)).transpose()?;
+        // A step that did nothing was no canary: the next one is.
+        let is_canary = step.canary && !commands.is_empty();
+        let canary = is_canary.then(|| json_text(&commands)).transpose()?;
         let moved = self.execute(
             STEP,
             params![
