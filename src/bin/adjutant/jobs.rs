@@ -124,7 +124,8 @@ fn confirm(action: &str, body: &Value) -> Result<(), Failure> {
 /// Shows a job's progress until it ends; its end is the exit code.
 async fn follow(api: &Api, output: &Output, id: &str) -> Result<(), Failure> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}");
-    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar =
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut failures = 0;
     let job = loop {
         match api.get(&["jobs", id], &[]).await {
@@ -136,7 +137,9 @@ async fn follow(api: &Api, output: &Output, id: &str) -> Result<(), Failure> {
             }
             Ok(job) => break job,
             // The service may be restarted meanwhile; the job goes on without us.
-            Err(failure @ (Failure::Unreachable { .. } | Failure::Answer { status: 500.., .. })) => {
+            Err(
+                failure @ (Failure::Unreachable { .. } | Failure::Answer { status: 500.., .. }),
+            ) => {
                 failures += 1;
                 if failures > MOST_FAILURES {
                     return Err(failure);

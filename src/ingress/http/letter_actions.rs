@@ -102,8 +102,7 @@ pub(super) async fn discard(
     let id = letter_id(&id)?;
     let asked: DiscardBody = read_body(&app, &parts, body).await?.unwrap_or_default();
     let reason = reason(asked.reason, true)?;
-    let acted =
-        act::discard(app.store.as_ref(), &[id], &ActedBy { who, reason, job: None }).await;
+    let acted = act::discard(app.store.as_ref(), &[id], &ActedBy { who, reason, job: None }).await;
     answer(&app, id, acted, StatusCode::OK).await
 }
 
@@ -147,7 +146,10 @@ pub(super) fn reason(given: Option<String>, needed: bool) -> Result<Option<Strin
     }
     let length = reason.chars().count();
     if length > LONGEST_REASON {
-        return refused("length", format!("must have at most {LONGEST_REASON} characters, has {length}"));
+        return refused(
+            "length",
+            format!("must have at most {LONGEST_REASON} characters, has {length}"),
+        );
     }
     Ok(Some(reason))
 }

@@ -166,11 +166,24 @@ mod tests {
     #[test]
     fn ages_are_a_number_and_a_unit() {
         let read = |text: &str| age("older_than", Some(text.to_owned()));
-        for (text, seconds) in [("0s", 0), ("90s", 90), ("15m", 900), ("2h", 7_200), ("7d", 604_800)]
+        for (text, seconds) in
+            [("0s", 0), ("90s", 90), ("15m", 900), ("2h", 7_200), ("7d", 604_800)]
         {
             assert_eq!(read(text), Ok(Some(Duration::from_secs(seconds))), "{text}");
         }
-        for text in ["", "s", "7", "-1s", "+1s", "1.5h", "1 h", "1w", "7ä", "99999999999999999999d", "999999d"] {
+        for text in [
+            "",
+            "s",
+            "7",
+            "-1s",
+            "+1s",
+            "1.5h",
+            "1 h",
+            "1w",
+            "7ä",
+            "99999999999999999999d",
+            "999999d",
+        ] {
             assert_eq!(read(text).unwrap_err().status, 400, "{text}");
         }
     }

@@ -11,7 +11,8 @@ use axum::{
 use super::{
     App,
     access::{Allowed, ToOperate},
-    batch, commands, dead_letters, jobs, letter_actions, operations, respond, streams, submit, types, views,
+    batch, commands, dead_letters, jobs, letter_actions, operations, respond, streams, submit,
+    types, views,
 };
 use crate::{
     ingress::{Problem, ProblemCode},

@@ -366,16 +366,20 @@ impl DeadLetters for MemoryStore {
         requests: &[RetryRequest],
         _: &ActedBy,
     ) -> Result<Vec<Acted>, StoreError> {
-        drop(self.up()?);
-        Ok(vec![Acted::NotFound; requests.len()])
+        match self.up()?.script.pop_front() {
+            Some(Script::Fail(error)) => Err(error("scripted".into())),
+            _ => Ok(vec![Acted::NotFound; requests.len()]),
+        }
     }
     async fn discard_dead_letters(
         &self,
         ids: &[DeadLetterId],
         _: &ActedBy,
     ) -> Result<Vec<Acted>, StoreError> {
-        drop(self.up()?);
-        Ok(vec![Acted::NotFound; ids.len()])
+        match self.up()?.script.pop_front() {
+            Some(Script::Fail(error)) => Err(error("scripted".into())),
+            _ => Ok(vec![Acted::NotFound; ids.len()]),
+        }
     }
 }
 

@@ -30,6 +30,8 @@ mod reply;
 mod schema;
 mod storable;
 mod streams;
+#[cfg(feature = "simulation")]
+mod tampering;
 mod transaction;
 mod views;
 mod wal;
