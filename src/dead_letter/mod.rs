@@ -1,7 +1,13 @@
 //! Work that a person must look at: a command that is dead, or a key that is parked in a group. What
 //! the stores keep of it, and the fingerprint by which failures of one cause are found together.
 
+#[cfg(feature = "http")]
+pub(crate) mod act;
+#[cfg(feature = "http")]
+mod canary;
 mod fingerprint;
+#[cfg(feature = "http")]
+mod runner;
 
 use std::fmt;
 
@@ -9,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use fingerprint::fingerprint;
+#[cfg(feature = "http")]
+pub(crate) use runner::JobRunner;
 
 /// Names a dead letter (UUID version 7, RFC 9562: newer ones sort behind older ones).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,6 +33,13 @@ impl DeadLetterId {
 impl fmt::Display for DeadLetterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for DeadLetterId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
     }
 }
 

@@ -70,12 +70,24 @@ problem_codes! {
     UnknownType = "unknown_type", 404, "There is no such message type";
     /// The service has no aggregate of this type.
     UnknownAggregate = "unknown_aggregate", 404, "There is no such aggregate type";
+    /// No dead letter has this id.
+    DeadLetterNotFound = "dead_letter_not_found", 404, "There is no such dead letter";
+    /// No job has this id.
+    JobNotFound = "job_not_found", 404, "There is no such job";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here";
     /// The body did not arrive in time.
     RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
     /// Another command with other content holds this id or idempotency key.
     IdConflict = "id_conflict", 409, "The id is taken by a command with other content";
+    /// The dead letter was retried before; once is all. If it died again, another dead letter says so.
+    AlreadyRetried = "already_retried", 409, "The dead letter was retried before";
+    /// The dead letter was discarded before.
+    AlreadyDiscarded = "already_discarded", 409, "The dead letter was discarded before";
+    /// The command of the dead letter is not dead (any more), or not kept any more.
+    NothingToRetry = "nothing_to_retry", 409, "There is nothing to retry";
+    /// The job has ended and cannot be cancelled.
+    JobEnded = "job_ended", 409, "The job has ended";
     /// The body, or a line of a batch, is larger than allowed.
     TooLarge = "too_large", 413, "The body is too large";
     /// A batch has more lines than allowed.
@@ -109,6 +121,9 @@ problem_codes! {
     Unavailable = "unavailable", 503, "The store cannot be reached";
     /// This process is stopping; nothing was accepted.
     Stopping = "stopping", 503, "This process is stopping";
+    /// The store's answer was lost: it is not known whether it was done. Look, or ask again: nothing is
+    /// done twice.
+    ActionUnknown = "action_unknown", 503, "It is not known whether it was done";
     /// The view has not applied the position in the time given.
     NotApplied = "not_applied", 504, "The view has not applied the position yet";
 }

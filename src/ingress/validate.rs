@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     Problem, ProblemCode,
@@ -51,6 +51,23 @@ impl Validator {
     pub fn check_value(&self, value: &Value, origin: &Origin<'_>) -> Result<NewCommand, Problem> {
         let text = serde_json::to_string(value).map_err(|error| json_problem(&error))?;
         self.check(text.as_bytes(), origin)
+    }
+
+    /// Checks a payload alone: one that corrects a command of this type.
+    pub fn check_payload(
+        &self,
+        command_type: &str,
+        payload: &RawValue,
+    ) -> Result<RawJson, Problem> {
+        let value: Value = serde_json::from_str(payload.get())
+            .map_err(|error| json_problem(&error).at("/payload", "json"))?;
+        let aggregate = self.aggregate_of(command_type)?;
+        let mut found = Findings::default();
+        found.nul_in_payload(payload.get(), &value);
+        let payload = RawJson::from_trusted(payload.get().to_owned());
+        found.payload_rules(aggregate.as_ref(), command_type, &payload)?;
+        found.refuse()?;
+        Ok(payload)
     }
 
     fn check_draft(&self, draft: Draft<'_>, origin: &Origin<'_>) -> Result<NewCommand, Problem> {

@@ -39,6 +39,13 @@ pub const BROKER_DEAD_LETTERED_TOTAL: &str = "adjutant_broker_dead_lettered_tota
 pub const BROKER_DROPPED_TOTAL: &str = "adjutant_broker_dropped_total";
 /// Messages that wait in a queue, by queue; those that a consumer holds are not counted.
 pub const QUEUE_MESSAGES: &str = "adjutant_queue_messages";
+/// Dead letters by kind (`command`, `parked_key`) and state (`open`): the same in every process with
+/// the role ingress.
+pub const DEAD_LETTERS: &str = "adjutant_dead_letters";
+/// Dead letters that were retried, by kind.
+pub const DEAD_LETTERS_RETRIED_TOTAL: &str = "adjutant_dead_letters_retried_total";
+/// Dead letters that were discarded, by kind.
+pub const DEAD_LETTERS_DISCARDED_TOTAL: &str = "adjutant_dead_letters_discarded_total";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
 
@@ -78,5 +85,8 @@ pub fn describe() {
     );
     describe_counter!(BROKER_DROPPED_TOTAL, "Messages that the in-process broker dropped");
     describe_gauge!(QUEUE_MESSAGES, "Messages that wait in a queue");
+    describe_gauge!(DEAD_LETTERS, "Dead letters, by kind and state; the same in every process");
+    describe_counter!(DEAD_LETTERS_RETRIED_TOTAL, "Dead letters that were retried");
+    describe_counter!(DEAD_LETTERS_DISCARDED_TOTAL, "Dead letters that were discarded");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
 }

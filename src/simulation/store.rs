@@ -11,15 +11,12 @@ use super::{
     world::{Gate, World},
 };
 use crate::{
+    dead_letter::{DeadLetterId, DeadLetterKind},
     message::{
         CommandId, GroupName, MemberId, Offset, Outcome, Partition, StreamId, Timestamp, Version,
     },
     store::{
-        Accepted, CommandCommit, CommandFilter, CommandRecord, CommittedCommands, DecideAgain,
-        Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Hold,
-        Identity, Intake, LoadedStream, LogKind, Logs, Member, Members, NewCommand, Outbox,
-        OutboxPage, Page, Queries, RejectedMessage, Store, StoreError, StoredStreamEvent, Suspects,
-        Taken, ViewCommit, ViewDocuments, ViewRecord, Views, sqlite::SqliteStore,
+        Accepted, Acted, ActedBy, Cancelled, CommandCommit, CommandFilter, CommandRecord, CommittedCommands, DeadLetter, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain, Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Hold, Identity, Intake, JobMove, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob, Outbox, OutboxPage, Page, Queries, RejectedMessage, RetryRequest, Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewCommit, ViewDocuments, ViewRecord, Views, sqlite::SqliteStore,
     },
 };
 
@@ -352,6 +349,100 @@ impl Queries for SimulatedStore {
         limit: i64,
     ) -> Result<Vec<ViewRecord>, StoreError> {
         self.read(self.inner().views(view, prefix, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for SimulatedStore {
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<DeadLetter>, StoreError> {
+        self.read(self.inner().dead_letters(filter, after, limit)).await
+    }
+
+    async fn dead_letter_groups(
+        &self,
+        filter: &DeadLetterFilter,
+    ) -> Result<Vec<DeadLetterGroup>, StoreError> {
+        self.read(self.inner().dead_letter_groups(filter)).await
+    }
+
+    async fn dead_letter(&self, id: DeadLetterId) -> Result<Option<DeadLetterDetails>, StoreError> {
+        self.read(self.inner().dead_letter(id)).await
+    }
+
+    async fn open_dead_letters(&self) -> Result<Vec<(DeadLetterKind, i64)>, StoreError> {
+        self.read(self.inner().open_dead_letters()).await
+    }
+
+    async fn retry_dead_commands(
+        &self,
+        requests: &[RetryRequest],
+        by: &ActedBy,
+    ) -> Result<Vec<Acted>, StoreError> {
+        let asked = Noted::of(&requests);
+        self.write("retry_dead_commands", asked, self.inner().retry_dead_commands(requests, by))
+            .await
+    }
+
+    async fn discard_dead_letters(
+        &self,
+        ids: &[DeadLetterId],
+        by: &ActedBy,
+    ) -> Result<Vec<Acted>, StoreError> {
+        let asked = Noted::of(&ids);
+        self.write("discard_dead_letters", asked, self.inner().discard_dead_letters(ids, by)).await
+    }
+}
+
+#[async_trait]
+impl DeadLetterJobs for SimulatedStore {
+    async fn create_job(&self, job: &NewJob) -> Result<DeadLetterJob, StoreError> {
+        self.write("create_job", Noted::of(job), self.inner().create_job(job)).await
+    }
+
+    async fn job(&self, id: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError> {
+        self.read(self.inner().job(id)).await
+    }
+
+    async fn jobs(
+        &self,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<DeadLetterJob>, StoreError> {
+        self.read(self.inner().jobs(after, limit)).await
+    }
+
+    async fn cancel_job(&self, id: DeadLetterJobId) -> Result<Option<Cancelled>, StoreError> {
+        self.write("cancel_job", Noted::of(&id), self.inner().cancel_job(id)).await
+    }
+
+    async fn claim_job(
+        &self,
+        owner: MemberId,
+        silent: Duration,
+    ) -> Result<Option<DeadLetterJob>, StoreError> {
+        self.write("claim_job", Noted::of(&owner), self.inner().claim_job(owner, silent)).await
+    }
+
+    async fn next_of_job(
+        &self,
+        job: &DeadLetterJob,
+        limit: i64,
+    ) -> Result<Vec<DeadLetterId>, StoreError> {
+        self.read(self.inner().next_of_job(job, limit)).await
+    }
+
+    async fn move_job(
+        &self,
+        id: DeadLetterJobId,
+        owner: MemberId,
+        job_move: &JobMove,
+    ) -> Result<(), StoreError> {
+        self.write("move_job", Noted::of(&id), self.inner().move_job(id, owner, job_move)).await
     }
 }
 

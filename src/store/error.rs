@@ -13,6 +13,8 @@ pub enum Fence {
     Holds,
     /// A command came by the road but is not in the command log at that offset.
     NotInLog,
+    /// A job over dead letters is another process's by now, or it has ended.
+    Job,
 }
 
 /// Why a transaction did not take place, or may not have.

@@ -4,6 +4,8 @@
 //!
 //! The traits are grouped by who uses them; [`Store`] is all of them together.
 
+mod dead_letter_jobs;
+mod dead_letters;
 mod error;
 mod execution;
 mod failures;
@@ -24,6 +26,15 @@ pub mod postgres;
 #[cfg(feature = "embedded")]
 pub mod sqlite;
 
+pub use dead_letter_jobs::{
+    Canary, Cancelled, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, JobAction, JobMove,
+    JobState, NewJob,
+};
+pub use dead_letters::{
+    Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
+    DeadLetterGroup, DeadLetters, FailedAttempt, JobStep, MOST_ACTED_ON, MOST_GROUPS, PastOutcome,
+    RetryRequest,
+};
 pub use error::{Fence, StoreError};
 pub use execution::{
     CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, EventMessage, Execution,
@@ -76,7 +87,18 @@ pub struct Identity {
 
 /// A store: the union of what ingress, executor, relay, workers and operators need.
 #[async_trait::async_trait]
-pub trait Store: Intake + Execution + Logs + Views + Outbox + Members + Queries + Suspects {
+pub trait Store:
+    Intake
+    + Execution
+    + Logs
+    + Views
+    + Outbox
+    + Members
+    + Queries
+    + Suspects
+    + DeadLetters
+    + DeadLetterJobs
+{
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;
 

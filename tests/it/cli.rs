@@ -14,10 +14,13 @@ use adjutant::{
 use serde_json::{Value, json};
 
 use crate::support::{
+    commands,
     database::Database,
     domain,
     http::{Api, id_of},
+    letters::all_dead,
     process::{ALL, Site},
+    sql::Sql,
 };
 
 struct Done {
@@ -188,4 +191,82 @@ async fn exit_codes_say_what_kind_of_failure_it_was() {
     nobody.address = ([127, 0, 0, 1], 1).into();
     let done = adjutant(&nobody, &["members"]).await;
     assert_eq!((done.code, done.err.contains("cannot be reached")), (3, true), "{}", done.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_looks_at_dead_letters_and_acts_on_them() {
+    let site = Site::new().await;
+    let sql = Sql::postgres(site.database.pool().await);
+    let commands = (0..30).map(|n| commands::add(&format!("c{n}"), 5)).collect();
+    let letters = all_dead(&site.store, &sql, commands).await;
+    let api = Api::start(
+        domain::service(),
+        site.store.clone(),
+        &Signals::default(),
+        IngressSettings::default(),
+    );
+    let id = |n: usize| letters[n].id.to_string();
+    let run =
+        async |arguments: &[&str]| adjutant(&api, &[&["dead-letters"], arguments].concat()).await;
+
+    let done = run(&["list", "--limit", "10"]).await;
+    assert!(done.code == 0 && done.out.starts_with("ID"), "{}", done.err);
+    assert!(done.out.contains(&id(29)) && !done.out.contains(&id(3)), "{}", done.out);
+    let done = run(&["list", "--stream", "counter/c7", "--newer-than", "1h", "--json"]).await;
+    assert_eq!(done.json()["id"], id(7));
+    assert!(run(&["list", "--error", "nothing"]).await.out.contains("none"));
+    let done = run(&["list", "--state", "nonsense"]).await;
+    assert_eq!((done.code, done.err.contains("invalid_parameter")), (1, true), "{}", done.err);
+    let done = run(&["groups"]).await;
+    assert!(done.out.contains("30") && done.out.contains("no answer"), "{}", done.out);
+    let done = run(&["show", &id(0)]).await;
+    assert!(done.out.contains(r#"{"amount":5}"#) && done.out.contains("open"), "{}", done.out);
+    assert_eq!(run(&["show", &CommandId::generate().to_string()]).await.code, 1);
+
+    let done = run(&["retry", &id(0), "--reason", "mended"]).await;
+    assert!(done.code == 0 && done.out.contains("retrying"), "{} {}", done.out, done.err);
+    let done = run(&["retry", &id(0)]).await;
+    assert_eq!((done.code, done.err.contains("already_retried")), (1, true), "{}", done.err);
+    let edit = ["dead-letters", "retry", &id(1), "--payload", "-"];
+    let done = adjutant_with(&api, &edit, r#"{"amount":0}"#).await;
+    assert_eq!((done.code, done.err.contains("/payload/amount")), (1, true), "{}", done.err);
+    assert_eq!(adjutant_with(&api, &edit, "{").await.code, 2);
+    let done = adjutant_with(&api, &edit, "{\"amount\":9}\n").await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(run(&["show", &id(1)]).await.out.contains(r#"{"amount":9}"#));
+    let done = run(&["retry", &id(2), "--payload", "/does/not/exist"]).await;
+    assert_eq!(done.code, 2);
+    assert_eq!(run(&["discard", &id(2)]).await.code, 2, "a reason is needed");
+    let done = run(&["discard", &id(2), "--reason", "paid by hand"]).await;
+    assert!(done.code == 0 && done.out.contains("discarded"), "{} {}", done.out, done.err);
+    assert_eq!(run(&["retry", &id(3), "--type", "x"]).await.code, 2, "a filter beside an id");
+    assert_eq!(run(&["retry"]).await.code, 2);
+    assert_eq!(run(&["retry", "--all"]).await.code, 2, "nobody can be asked");
+
+    let file = std::env::temp_dir().join(format!("adjutant-{}.ndjson", id(0)));
+    let path = file.to_str().expect("UTF-8");
+    let done = run(&["export", "--state", "any", "--to", path]).await;
+    assert!(done.code == 0 && done.err.contains("30 dead letters"), "{}", done.err);
+    let written = std::fs::read_to_string(&file).expect("an export");
+    std::fs::remove_file(&file).expect("remove");
+    let lines: Vec<Value> =
+        written.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((lines.len(), &lines[29]["id"]), (30, &json!(id(0))));
+    assert!(lines.iter().all(|line| line["payload"] == json!({ "amount": 5 })));
+    let done = run(&["export", "--stream", "counter/c9"]).await;
+    assert_eq!((done.json()["id"].clone(), done.code), (json!(id(9)), 0));
+
+    let retry_all = ["retry", "--all", "--canary", "0", "--rate", "10000", "--yes", "--json"];
+    let done = run(&retry_all).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!((&done.json()["state"], &done.json()["done"]), (&json!("done"), &json!(27)));
+    let job = done.json()["id"].as_str().expect("an id").to_owned();
+    let done = adjutant(&api, &["jobs", "list"]).await;
+    assert!(done.out.contains(&job) && done.out.contains("anonymous"), "{}", done.out);
+    assert!(adjutant(&api, &["jobs", "show", &job]).await.out.contains("done"));
+    assert_eq!(adjutant(&api, &["jobs", "watch", &job]).await.code, 0);
+    assert_eq!(adjutant(&api, &["jobs", "cancel", &job]).await.code, 1, "it has ended");
+    let discard_all = ["discard", "--all", "--reason", "x", "--yes", "--no-wait"];
+    let done = run(&discard_all).await;
+    assert!(done.code == 0 && done.out.contains("total"), "{} {}", done.out, done.err);
 }

@@ -14,6 +14,7 @@ mod broker;
 mod cli;
 #[cfg(feature = "embedded")]
 mod conformance;
+mod dead_letters;
 mod documents;
 mod faults;
 mod http;

@@ -201,6 +201,9 @@ pub enum Scenario {
     TwoWorkers,
     /// A transaction that has read stays open for the whole run, against none.
     PinnedSnapshot,
+    /// 100,000 dead letters (5,000 for each second of `--seconds`, if that is less): pages, filters,
+    /// groups, and a retry of all.
+    DeadLetters,
 }
 
 /// `bank move`

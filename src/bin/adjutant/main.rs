@@ -4,7 +4,10 @@
 //! 3 the service cannot be reached or failed; 4 not finished in time.
 
 mod api;
+mod export;
 mod failure;
+mod jobs;
+mod letters;
 mod lines;
 mod members;
 mod output;
@@ -57,6 +60,12 @@ enum Task {
     /// Read streams.
     #[command(subcommand)]
     Streams(streams::Task),
+    /// Look at dead letters, retry or discard them.
+    #[command(subcommand)]
+    DeadLetters(letters::Task),
+    /// Jobs that retry or discard all dead letters that match.
+    #[command(subcommand)]
+    Jobs(jobs::Task),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -82,5 +91,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Task::Members => members::run(&api, output).await,
         Task::Views(task) => views::run(&api, output, task).await,
         Task::Streams(task) => streams::run(&api, output, task).await,
+        Task::DeadLetters(task) => letters::run(&api, output, task).await,
+        Task::Jobs(task) => jobs::run(&api, output, task).await,
     }
 }

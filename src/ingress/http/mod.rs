@@ -4,7 +4,11 @@ mod access;
 mod batch;
 mod body;
 mod commands;
+mod dead_letters;
 mod headers;
+mod jobs;
+mod letter_actions;
+mod letter_filter;
 mod metrics;
 mod openapi;
 mod operations;
@@ -32,6 +36,7 @@ pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
 use self::{access::Access, body::BodyMemory, metrics::HttpMetrics};
 use super::{GroupCommit, IngressSettings, OutcomeWatcher, PositionWatcher, Validator};
 use crate::{
+    dead_letter::JobRunner,
     domain::{Registry, Service},
     http_server::{self, ServerLimits},
     message::PartitionCount,
@@ -160,6 +165,7 @@ struct Shared {
     commit: GroupCommit,
     outcomes: OutcomeWatcher,
     positions: PositionWatcher,
+    jobs: JobRunner,
     access: Access,
     bodies: BodyMemory,
     health: Arc<Health>,
@@ -182,7 +188,8 @@ impl Shared {
             partitions: store.identity().partitions,
             commit: parts.commit,
             outcomes: OutcomeWatcher::start(store.clone(), signals.clone(), max, shutdown.clone()),
-            positions: PositionWatcher::start(store.clone(), signals, max, shutdown),
+            positions: PositionWatcher::start(store.clone(), signals, max, shutdown.clone()),
+            jobs: JobRunner::start(store.clone(), shutdown),
             store,
             access,
             bodies: BodyMemory::new(settings.body_memory_bytes),

@@ -45,6 +45,26 @@ struct MetadataDraft {
     traceparent: Option<String>,
 }
 
+/// How a dead letter is retried.
+#[derive(ToSchema)]
+#[schema(as = Retry)]
+pub(super) struct RetryDraft {
+    /// Execute it with this payload instead; the original is kept.
+    payload: Option<serde_json::Value>,
+    /// Why; kept in the audit.
+    #[schema(max_length = 1000)]
+    reason: Option<String>,
+}
+
+/// How a dead letter is discarded.
+#[derive(ToSchema)]
+#[schema(as = Discard)]
+pub(super) struct DiscardDraft {
+    /// Why; kept in the audit.
+    #[schema(max_length = 1000)]
+    reason: String,
+}
+
 /// Why a request was refused (RFC 9457).
 #[derive(ToSchema)]
 #[schema(as = Problem)]
@@ -88,6 +108,10 @@ struct PlaceBody {
         super::views::one, super::views::page, super::streams::events,
         super::types::list, super::types::one,
         super::operations::members, super::operations::projections, super::operations::cache,
+        super::dead_letters::list, super::dead_letters::groups, super::dead_letters::one,
+        super::letter_actions::retry, super::letter_actions::discard,
+        super::jobs::retry, super::jobs::discard, super::jobs::list, super::jobs::one,
+        super::jobs::cancel,
     ),
     tags(
         (name = "commands", description = "Role `submit`"),

@@ -90,7 +90,7 @@ struct OutcomeResource<'a> {
 #[derive(ToSchema)]
 #[schema(as = Failure)]
 #[allow(dead_code)] // describes `Failure` to the contract
-struct FailureResource {
+pub(super) struct FailureResource {
     /// A stable code.
     code: String,
     /// For people.

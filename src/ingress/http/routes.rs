@@ -11,7 +11,8 @@ use axum::{
 use super::{
     App,
     access::{Allowed, ToOperate},
-    batch, commands, operations, respond, streams, submit, types, views,
+    batch, commands, dead_letters, jobs, letter_actions, operations, respond, streams, submit,
+    types, views,
 };
 use crate::{
     ingress::{Problem, ProblemCode},
@@ -33,6 +34,15 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1/members", get(operations::members))
         .route("/v1/projections", get(operations::projections))
         .route("/v1/cache", get(operations::cache))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/groups", get(dead_letters::groups))
+        .route("/v1/dead-letters/retry", post(jobs::retry))
+        .route("/v1/dead-letters/discard", post(jobs::discard))
+        .route("/v1/dead-letters/{id}", get(dead_letters::one))
+        .route("/v1/dead-letters/{id}/retry", post(letter_actions::retry))
+        .route("/v1/dead-letters/{id}/discard", post(letter_actions::discard))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::one).delete(jobs::cancel))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(contract));
     promised(api)
@@ -48,8 +58,6 @@ fn promised(api: Router<App>) -> Router<App> {
         "/v1/commands/{id}/watch",
         "/v1/commands/cancel",
         "/v1/commands/types/{type}/{action}",
-        "/v1/dead-letters",
-        "/v1/dead-letters/{*rest}",
         "/v1/projections/{name}/{action}",
         "/v1/sagas",
         "/v1/sagas/{*rest}",

@@ -12,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
+    dead_letter::{DeadLetterId, DeadLetterKind},
     message::{
         CommandId, GroupName, LogId, Offset, Outcome, OutcomeStatus, Partition, PartitionCount,
         Position, RawJson, StreamId, Timestamp, Version,
@@ -371,6 +372,94 @@ impl Queries for MemoryStore {
             of == view && key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
         });
         Ok(documents.take(limit as usize).map(|(_, record)| record.clone()).collect())
+    }
+}
+
+#[async_trait]
+impl DeadLetters for MemoryStore {
+    async fn dead_letters(
+        &self,
+        _: &DeadLetterFilter,
+        _: Option<&str>,
+        _: i64,
+    ) -> Result<Page<DeadLetter>, StoreError> {
+        drop(self.up()?);
+        Ok(Page { items: Vec::new(), next: None })
+    }
+    async fn dead_letter_groups(
+        &self,
+        _: &DeadLetterFilter,
+    ) -> Result<Vec<DeadLetterGroup>, StoreError> {
+        drop(self.up()?);
+        Ok(Vec::new())
+    }
+    async fn dead_letter(&self, _: DeadLetterId) -> Result<Option<DeadLetterDetails>, StoreError> {
+        drop(self.up()?);
+        Ok(None)
+    }
+    async fn open_dead_letters(&self) -> Result<Vec<(DeadLetterKind, i64)>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn retry_dead_commands(
+        &self,
+        requests: &[RetryRequest],
+        _: &ActedBy,
+    ) -> Result<Vec<Acted>, StoreError> {
+        match self.up()?.script.pop_front() {
+            Some(Script::Fail(error)) => Err(error("scripted".into())),
+            _ => Ok(vec![Acted::NotFound; requests.len()]),
+        }
+    }
+    async fn discard_dead_letters(
+        &self,
+        ids: &[DeadLetterId],
+        _: &ActedBy,
+    ) -> Result<Vec<Acted>, StoreError> {
+        match self.up()?.script.pop_front() {
+            Some(Script::Fail(error)) => Err(error("scripted".into())),
+            _ => Ok(vec![Acted::NotFound; ids.len()]),
+        }
+    }
+}
+
+#[async_trait]
+impl DeadLetterJobs for MemoryStore {
+    async fn create_job(&self, _: &NewJob) -> Result<DeadLetterJob, StoreError> {
+        unimplemented!()
+    }
+    async fn job(&self, _: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError> {
+        drop(self.up()?);
+        Ok(None)
+    }
+    async fn jobs(&self, _: Option<&str>, _: i64) -> Result<Page<DeadLetterJob>, StoreError> {
+        drop(self.up()?);
+        Ok(Page { items: Vec::new(), next: None })
+    }
+    async fn cancel_job(&self, _: DeadLetterJobId) -> Result<Option<Cancelled>, StoreError> {
+        drop(self.up()?);
+        Ok(None)
+    }
+    async fn claim_job(
+        &self,
+        _: crate::message::MemberId,
+        _: Duration,
+    ) -> Result<Option<DeadLetterJob>, StoreError> {
+        Ok(None)
+    }
+    async fn next_of_job(
+        &self,
+        _: &DeadLetterJob,
+        _: i64,
+    ) -> Result<Vec<DeadLetterId>, StoreError> {
+        unimplemented!()
+    }
+    async fn move_job(
+        &self,
+        _: DeadLetterJobId,
+        _: crate::message::MemberId,
+        _: &JobMove,
+    ) -> Result<(), StoreError> {
+        unimplemented!()
     }
 }
 

@@ -58,6 +58,7 @@ fn from_answer(answer: &DbError) -> StoreError {
         "AJ002" | "AJ004" => return StoreError::Fenced(Fence::NotInLog),
         "AJ005" => return StoreError::Fenced(Fence::StreamVersion),
         "AJ006" => return StoreError::Fenced(Fence::Holds),
+        "AJ041" => return StoreError::Fenced(Fence::Job),
         "AJ003" => return StoreError::ScopeViolated(answer.message().to_owned()),
         _ => {}
     }

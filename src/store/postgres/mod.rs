@@ -7,6 +7,9 @@
 mod append;
 mod columns;
 mod commit;
+mod dead_letter_actions;
+mod dead_letter_jobs;
+mod dead_letters;
 mod errors;
 mod failures;
 mod hints;

@@ -225,7 +225,7 @@ impl Transaction<'_> {
         Ok(first_offsets)
     }
 
-    fn outcome(
+    pub(super) fn outcome(
         &self,
         partition: Partition,
         command: CommandId,

@@ -11,6 +11,9 @@
 mod append;
 mod clock;
 mod commit;
+mod dead_letter_actions;
+mod dead_letter_jobs;
+mod dead_letters;
 mod engine;
 mod errors;
 #[cfg(feature = "simulation")]
@@ -29,6 +32,8 @@ mod schema;
 mod storable;
 mod streams;
 mod suspects;
+#[cfg(feature = "simulation")]
+mod tampering;
 mod transaction;
 mod views;
 mod wal;

@@ -72,6 +72,11 @@ const STREAM: &str = "
      ORDER BY version LIMIT ?4";
 
 /// Served by the primary key.
+const EVENT_AT: &str = "
+    SELECT version, \"offset\", type, schema_version, data, command_id, metadata, recorded_at
+      FROM events WHERE partition = ?1 AND \"offset\" = ?2";
+
+/// Served by the primary key.
 const VIEW: &str = "
     SELECT key, version, value, as_of FROM views
      WHERE view = ?1 AND key = ?2 AND value IS NOT NULL";
@@ -86,17 +91,7 @@ const VIEWS: &str = "
 #[async_trait]
 impl Queries for SqliteStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
-        let found = self.engine.read(move |transaction| {
-            let Some(mut found) = transaction.first(COMMAND, [id.0.as_bytes()], command)? else {
-                return Ok(None);
-            };
-            if found.failed_attempts > 0 {
-                let params = params![found.partition.0, id.0.as_bytes(), MOST_FAILURES];
-                found.failures = transaction.all(FAILURES, params, failed_attempt)?;
-            }
-            Ok(Some(found))
-        });
-        found.await
+        self.engine.read(move |transaction| transaction.command(id)).await
     }
 
     async fn commands(
@@ -151,6 +146,27 @@ impl Queries for SqliteStore {
             transaction.all(VIEWS, params![view, after, prefix, end, limit], document)
         });
         found.await
+    }
+}
+
+impl Transaction<'_> {
+    pub(super) fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
+        let Some(mut found) = self.first(COMMAND, [id.0.as_bytes()], command)? else {
+            return Ok(None);
+        };
+        if found.failed_attempts > 0 {
+            let params = params![found.partition.0, id.0.as_bytes(), MOST_FAILURES];
+            found.failures = self.all(FAILURES, params, failed_attempt)?;
+        }
+        Ok(Some(found))
+    }
+
+    pub(super) fn event_at(
+        &self,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<Option<StoredStreamEvent>, StoreError> {
+        self.first(EVENT_AT, params![partition.0, offset.0], stream_event)
     }
 }
 

@@ -12,6 +12,8 @@ use crate::{
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_main_path.sql"),
     include_str!("../../../migrations/sqlite/0002_failures.sql"),
+    include_str!("../../../migrations/sqlite/0003_placeholder.sql"),
+    include_str!("../../../migrations/sqlite/0004_dead_letter_jobs.sql"),
 ];
 
 /// `PRAGMA application_id` of our files: "ADJT".

@@ -4,12 +4,14 @@ pub mod commands;
 pub mod database;
 pub mod domain;
 pub mod http;
+pub mod letters;
 pub mod messages;
 #[allow(dead_code)]
 pub mod private;
 pub mod process;
 pub mod proxy;
 pub mod rabbit;
+pub mod sql;
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 //! same load as the demo, every role in this process. It prints figures beside what was promised
 //! and asserts nothing about time; it does audit the database at the end.
 
+mod dead_letters;
 mod figures;
 mod scenarios;
 mod site;

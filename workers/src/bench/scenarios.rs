@@ -4,7 +4,7 @@ use adjutant::store::Role;
 use sqlx::Executor;
 
 use super::{
-    BenchError,
+    BenchError, dead_letters,
     figures::Figures,
     site::{Shape, Site},
 };
@@ -28,6 +28,7 @@ pub(super) async fn measure(
         Scenario::HotStream => hot_stream(site, figures).await,
         Scenario::TwoWorkers => two_workers(site, figures).await,
         Scenario::PinnedSnapshot => pinned_snapshot(site, figures).await,
+        Scenario::DeadLetters => dead_letters::measure(site, figures).await,
     }
 }
 

@@ -53,7 +53,8 @@ use Kind::{Big, Bucket, Bytes, Int, Json, Small, Text, Time, Uuid};
 /// In the order in which they are written.
 ///
 /// Not carried: messages of the outbox that carry log entries (their groups read the logs), members,
-/// owners of partitions with their suspects, and foreign messages (they belong to the old place).
+/// owners of partitions with their suspects, and foreign messages (they belong to the old place),
+/// and jobs over dead letters (one that is not done is made again; what it did is in the audit).
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "commands",

@@ -33,6 +33,8 @@ async fn every_scenario_gives_its_figures_and_leaves_a_sound_database() {
         ("hot-stream", "visible_per_second"),
         ("two-workers", "completed_per_second_with_two"),
         ("pinned-snapshot", "visible_per_second_pinned"),
+        ("dead-letters", "groups_ms_max"),
+        ("dead-letters", "retried_per_second"),
     ] {
         let measured = figures["scenarios"][scenario][figure].as_f64();
         assert!(measured.is_some_and(|value| value > 0.0), "{scenario} {figure}: {figures}");

@@ -1,6 +1,7 @@
 //! The contract of the HTTP API, over real sockets, on a store in memory.
 
 mod client;
+mod letters;
 mod queries;
 mod server;
 mod submitting;

@@ -6,6 +6,8 @@ mod cancelling;
 mod committing;
 mod executing;
 mod failing;
+mod letter_jobs;
+mod letters;
 mod look;
 mod membership;
 mod querying;
@@ -19,11 +21,15 @@ use std::{any::Any, future::Future, pin::Pin, sync::Arc};
 
 use adjutant::store::Store;
 
+use crate::support::sql::Sql;
+
 /// A store of a test's own.
 pub struct Truth {
     pub store: Arc<dyn Store>,
     /// What another owner would use: the same truth, by another way if there is one.
     pub other: Arc<dyn Store>,
+    /// A way around it, for states that no operation brings about.
+    pub sql: Sql,
     /// What goes away with the test.
     _keeps: Box<dyn Any + Send + Sync>,
 }
@@ -35,7 +41,8 @@ fn postgres(partitions: i64) -> Pin<Box<dyn Future<Output = Truth>>> {
     Box::pin(async move {
         let database = crate::support::database::Database::with_partitions(partitions).await;
         let (store, other) = (database.store().await, database.store().await);
-        Truth { store, other, _keeps: Box::new(database) }
+        let sql = Sql::postgres(database.pool().await);
+        Truth { store, other, sql, _keeps: Box::new(database) }
     })
 }
 
@@ -150,6 +157,26 @@ conformance! {
             a_page_of_a_log_is_bounded_by_bytes,
             the_events_of_a_stream_are_listed_after_a_version,
             foreign_messages_are_counted,
+        ]
+        letters: [
+            dead_letters_are_listed_newest_first_by_every_filter,
+            dead_letters_are_counted_by_their_cause,
+            a_dead_letter_shows_everything_that_is_known,
+            a_retry_takes_the_outcome_back_and_is_due_at_once,
+            a_retry_asked_for_by_fifty_at_once_is_one,
+            a_batch_answers_each_and_does_what_can_be_done,
+            a_corrected_payload_is_kept_beside_the_original,
+            a_held_command_keeps_its_place_when_it_is_retried,
+            a_discard_lets_go_on_what_waits,
+            retrying_and_discarding_at_once_is_one_of_them,
+            the_audit_is_append_only,
+        ]
+        letter_jobs: [
+            a_job_sees_the_letters_that_were_there_and_match,
+            a_step_moves_the_job_with_what_it_did,
+            a_step_of_who_is_not_the_owner_does_nothing,
+            a_job_whose_owner_is_silent_is_taken_up,
+            a_cancelled_job_does_nothing_more,
         ]
         membership: [
             a_member_is_live_while_it_beats,

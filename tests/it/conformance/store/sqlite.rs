@@ -26,7 +26,10 @@ use super::{
     look::{self, appended},
     membership,
 };
-use crate::support::commands::{add, stream};
+use crate::support::{
+    commands::{add, stream},
+    sql::Sql,
+};
 
 /// A directory that goes away.
 pub struct Directory(PathBuf);
@@ -62,7 +65,8 @@ pub fn file(partitions: i64) -> Pin<Box<dyn Future<Output = Truth>>> {
         let partitions = Some(PartitionCount::new(partitions).expect("count"));
         let settings = SqliteSettings { partitions, ..SqliteSettings::new(directory.file()) };
         let store = Arc::new(SqliteStore::open(settings).expect("open"));
-        Truth { store: store.clone(), other: store, _keeps: Box::new(directory) }
+        let sql = Sql::sqlite(store.clone());
+        Truth { store: store.clone(), other: store, sql, _keeps: Box::new(directory) }
     })
 }
 
@@ -71,7 +75,8 @@ pub fn memory(partitions: i64) -> Pin<Box<dyn Future<Output = Truth>>> {
         let partitions = PartitionCount::new(partitions).expect("count");
         let store = SqliteStore::in_memory(partitions, ClockSource::system(), LogId::generate());
         let store = Arc::new(store.expect("open"));
-        Truth { store: store.clone(), other: store, _keeps: Box::new(()) }
+        let sql = Sql::sqlite(store.clone());
+        Truth { store: store.clone(), other: store, sql, _keeps: Box::new(()) }
     })
 }
 
