@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{CommandRecord, DeadLetterJobId, Page, StoreError, StoredStreamEvent};
+use super::{CommandRecord, DeadLetterJobId, FailedAttempt, Page, StoreError, StoredStreamEvent};
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind, DeadLetterState},
     message::{
@@ -95,19 +95,6 @@ pub struct DeadLetterGroup {
     pub type_name: String,
     /// Its error.
     pub error: Failure,
-}
-
-/// An attempt that failed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FailedAttempt {
-    /// Counted 1, 2, 3 …
-    pub attempt: i32,
-    /// What it failed with.
-    pub error: Failure,
-    /// When.
-    pub failed_at: Timestamp,
-    /// When the next one was due; `None`: there was to be none.
-    pub next_due_at: Option<Timestamp>,
 }
 
 /// An outcome `dead` that a retry took back.

@@ -32,7 +32,7 @@ pub use dead_letter_jobs::{
 };
 pub use dead_letters::{
     Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
-    DeadLetterGroup, DeadLetters, FailedAttempt, JobStep, MOST_ACTED_ON, MOST_GROUPS, PastOutcome,
+    DeadLetterGroup, DeadLetters, JobStep, MOST_ACTED_ON, MOST_GROUPS, PastOutcome,
     RetryRequest,
 };
 pub use error::{Fence, StoreError};

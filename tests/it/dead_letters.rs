@@ -432,8 +432,8 @@ async fn a_cancelled_job_leaves_the_rest_alone() {
     assert_eq!(again.problem(), (409, "job_ended".into()));
     let open = items(&desk.api.get("/v1/dead-letters?limit=500").await).len() as i64;
     assert_eq!(open, 60 - done, "what it did is what it says");
-    let due =
-        desk.store.promote_due(&desk.store.identity().partitions.all().collect::<Vec<_>>(), 100);
+    let all: Vec<_> = desk.store.identity().partitions.all().collect();
+    let due = desk.store.promote_due(&all, 100);
     assert_eq!(due.await.expect("promote") as i64, done);
 }
 

@@ -9,7 +9,7 @@ use super::{
     access::{Allowed, ToOperate},
     letter_filter::{self, with_filter},
     params::{self, Asked, Named, invalid},
-    resource::CommandResource,
+    resource::{CommandResource, FailedAttemptResource},
     respond::{self, List, Raw, store_problem},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     message::{CommandId, Failure, Metadata, Position, Timestamp, Version},
     store::{
         AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterGroup, DeadLetterJobId,
-        FailedAttempt, PastOutcome, StoredStreamEvent,
+        PastOutcome, StoredStreamEvent,
     },
 };
 
@@ -208,7 +208,7 @@ pub(super) struct DetailsResource<'a> {
     /// Of a parked key: the event that could not be applied.
     event: Option<EventResource<'a>>,
     /// Attempts that failed, oldest first; the newest 500.
-    attempt_history: Vec<AttemptResource<'a>>,
+    attempt_history: Vec<FailedAttemptResource<'a>>,
     /// Ends that retries took back, oldest first; the newest 500.
     past_outcomes: Vec<PastOutcomeResource<'a>>,
     /// What people did with it, oldest first; the newest 500.
@@ -240,23 +240,6 @@ struct EventResource<'a> {
     version: Version,
     #[schema(value_type = serde_json::Value)]
     data: Raw<'a>,
-}
-
-/// An attempt that failed.
-#[derive(Serialize, ToSchema)]
-#[schema(as = FailedAttempt)]
-struct AttemptResource<'a> {
-    /// Counted 1, 2, 3 …
-    attempt: i32,
-    #[schema(value_type = super::resource::FailureResource)]
-    error: &'a Failure,
-    #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    failed_at: Timestamp,
-    /// When the next one was due; null: there was to be none.
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    next_due_at: Option<Timestamp>,
 }
 
 /// An end that a retry took back.
@@ -303,7 +286,7 @@ impl<'a> DetailsResource<'a> {
             metadata: command.map(|command| &command.metadata),
             trace_id: command.and_then(|command| command.metadata.trace_id()),
             event: details.event.as_ref().map(EventResource::of),
-            attempt_history: details.attempts.iter().map(AttemptResource::of).collect(),
+            attempt_history: details.attempts.iter().map(FailedAttemptResource::of).collect(),
             past_outcomes: details.past_outcomes.iter().map(PastOutcomeResource::of).collect(),
             audit: details.audit.iter().map(AuditResource::of).collect(),
         }
@@ -321,13 +304,6 @@ impl<'a> EventResource<'a> {
     fn of(event: &'a StoredStreamEvent) -> Self {
         let StoredStreamEvent { event_type, schema_version, version, data, .. } = event;
         Self { event_type, schema_version: *schema_version, version: *version, data: Raw(data) }
-    }
-}
-
-impl<'a> AttemptResource<'a> {
-    fn of(it: &'a FailedAttempt) -> Self {
-        let FailedAttempt { attempt, error, failed_at, next_due_at } = it;
-        Self { attempt: *attempt, error, failed_at: *failed_at, next_due_at: *next_due_at }
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) struct CommandResource<'a> {
 /// An attempt that failed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FailedAttempt)]
-struct FailedAttemptResource<'a> {
+pub(super) struct FailedAttemptResource<'a> {
     /// Which one it was, counted from 1.
     attempt: i32,
     #[schema(value_type = FailureResource)]
@@ -60,7 +60,7 @@ struct FailedAttemptResource<'a> {
 }
 
 impl<'a> FailedAttemptResource<'a> {
-    fn of(failed: &'a FailedAttempt) -> Self {
+    pub(super) fn of(failed: &'a FailedAttempt) -> Self {
         let FailedAttempt { attempt, error, failed_at, next_due_at } = failed;
         Self { attempt: attempt.0, error, failed_at: *failed_at, next_due_at: *next_due_at }
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{PostgresStore, columns, errors};
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind, DeadLetterState},
-    message::{CommandId, Failure, GroupName, Offset, Partition, RawJson, Timestamp, Version},
+    message::{Attempt, CommandId, Failure, GroupName, Offset, Partition, RawJson, Timestamp, Version},
     store::{
         Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
         DeadLetterGroup, DeadLetterJobId, DeadLetters, FailedAttempt, MOST_GROUPS, Page,
@@ -328,7 +328,7 @@ fn command_edit(row: &PgRow) -> Result<CommandEdit, StoreError> {
 
 fn attempt(row: &PgRow) -> Result<FailedAttempt, StoreError> {
     Ok(FailedAttempt {
-        attempt: column(row, "attempt")?,
+        attempt: Attempt(column(row, "attempt")?),
         error: failure(row)?,
         failed_at: column(row, "failed_at")?,
         next_due_at: column::<Option<Timestamp>>(row, "next_due_at")?,

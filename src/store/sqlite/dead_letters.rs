@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind, DeadLetterState},
-    message::{CommandId, Failure, GroupName, Offset, RawJson, Version},
+    message::{Attempt, CommandId, Failure, GroupName, Offset, RawJson, Version},
     store::{
         Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
         DeadLetterGroup, DeadLetterJobId, DeadLetters, FailedAttempt, MOST_GROUPS, Page,
@@ -365,7 +365,7 @@ fn edit(row: &Row<'_>) -> Result<CommandEdit, StoreError> {
 
 fn attempt(row: &Row<'_>) -> Result<FailedAttempt, StoreError> {
     Ok(FailedAttempt {
-        attempt: column(row, 0)?,
+        attempt: Attempt(column(row, 0)?),
         error: failure(row, 1)?,
         failed_at: time(row, 2)?,
         next_due_at: maybe_time(row, 3)?,

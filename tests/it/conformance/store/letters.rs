@@ -218,7 +218,7 @@ pub async fn a_dead_letter_shows_everything_that_is_known(open: Open) {
     assert_eq!((kept.id, kept.payload.to_value()), (command.id, json!({ "amount": 7 })));
     assert_eq!(kept.metadata.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
     assert_eq!(kept.outcome.map(|outcome| outcome.status), Some(OutcomeStatus::Dead));
-    let attempts: Vec<_> = found.attempts.iter().map(|it| (it.attempt, &it.error)).collect();
+    let attempts: Vec<_> = found.attempts.iter().map(|it| (it.attempt.0, &it.error)).collect();
     assert_eq!(attempts, [(1, &buried.error), (2, &buried.error)]);
     assert!(found.attempts.iter().all(|it| it.next_due_at.is_none()));
     assert!(found.edit.is_none() && found.event.is_none());
