@@ -201,7 +201,7 @@ impl Executor {
         let mut found = Arc::new(found);
         let admissions = Arc::new(self.breakers.ask(runs));
         let mut exclusively = false;
-        let mut rolled_back = 0;
+        let (mut rolled_back, mut held_back) = (0, 0);
         loop {
             let known = Known {
                 registry: self.registry.clone(),
@@ -222,7 +222,8 @@ impl Executor {
                     Arc::make_mut(&mut found).timed_out.insert(command);
                 }
                 // What held a command was decided about meanwhile: look again.
-                Err(StoreError::Fenced(Fence::Holds)) => {
+                Err(StoreError::Fenced(Fence::Holds)) if held_back < MOST_ROLLBACKS => {
+                    held_back += 1;
                     metrics::counter!("adjutant_executor_conflicts_total").increment(1);
                 }
                 Err(StoreError::Fenced(Fence::Outcome)) => {

@@ -124,3 +124,60 @@ pub struct WireEvents {
     /// The entries, in offset order.
     pub events: Vec<EventEnvelope>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Batch, decode_batch, encode_commands};
+
+    fn command() -> CommandEnvelope {
+        CommandEnvelope {
+            id: CommandId("0190b3c4-0000-7000-8000-000000000001".parse().unwrap()),
+            command_type: "account.deposit".into(),
+            stream: "account/a".parse().unwrap(),
+            payload: RawJson::encode(&serde_json::json!({ "amount": 5 })).unwrap(),
+            metadata: Metadata::default(),
+            expected_version: None,
+            reply_to: None,
+            accepted_at: Timestamp::from_unix_timestamp(1_700_000_000).unwrap(),
+            attempt: Attempt::FIRST,
+            first_offset: None,
+            edit: 0,
+        }
+    }
+
+    fn again() -> CommandEnvelope {
+        CommandEnvelope { attempt: Attempt(3), first_offset: Some(Offset(7)), edit: 2, ..command() }
+    }
+
+    fn hex(commands: &[CommandEnvelope]) -> String {
+        let bytes = encode_commands(commands).unwrap();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Messages outlive the release that wrote them: these forms must never change.
+    #[test]
+    fn the_form_of_a_command_on_the_road_never_changes() {
+        assert_eq!(hex(&[command()]), FIRST);
+        assert_eq!(hex(&[again()]), AGAIN);
+    }
+
+    #[test]
+    fn both_forms_are_read_back() {
+        for (form, command) in [(FIRST, command()), (AGAIN, again())] {
+            let bytes: Vec<u8> = (0..form.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&form[at..at + 2], 16).unwrap())
+                .collect();
+            assert_eq!(decode_batch(&bytes, true).unwrap(), Batch::Commands(vec![command]));
+        }
+    }
+
+    const FIRST: &str = "82a6666f726d617401a8636f6d6d616e64739185a26964c4100190b3c4000070008000000000000001a47479 \
+                         7065af6163636f756e742e6465706f736974a673747265616da96163636f756e742f61a77061796c6f6164ac \
+                         7b22616d6f756e74223a357dab61636365707465645f6174cf00060a24181e4000";
+    const AGAIN: &str = "82a6666f726d617401a8636f6d6d616e64739188a26964c4100190b3c4000070008000000000000001a47479 \
+                         7065af6163636f756e742e6465706f736974a673747265616da96163636f756e742f61a77061796c6f6164ac \
+                         7b22616d6f756e74223a357dab61636365707465645f6174cf00060a24181e4000a7617474656d707403ac66 \
+                         697273745f6f666673657407a46564697402";
+}

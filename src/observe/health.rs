@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,7 +12,11 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{broker::Broker, store::Store};
+use crate::{
+    broker::Broker,
+    execute::{BreakerState, Executor},
+    store::Store,
+};
 
 /// How long an answer is used again.
 const KEPT_FOR: Duration = Duration::from_secs(1);
@@ -51,6 +55,34 @@ impl HealthCheck for BrokerCheck {
     }
     async fn check(&self) -> Result<(), String> {
         self.0.check().await.map_err(|error| error.to_string())
+    }
+}
+
+/// No command type is suspended. Shown once the executor is known.
+#[derive(Clone, Default)]
+pub struct BreakersCheck(Arc<OnceLock<Arc<Executor>>>);
+
+impl BreakersCheck {
+    /// From now on the breakers of this executor are shown.
+    pub fn watch(&self, executor: Arc<Executor>) {
+        // There is one executor a process: a second one would be the same.
+        let _ = self.0.set(executor);
+    }
+}
+
+#[async_trait]
+impl HealthCheck for BreakersCheck {
+    fn name(&self) -> &'static str {
+        "breakers"
+    }
+    async fn check(&self) -> Result<(), String> {
+        let breakers = self.0.get().map(|executor| executor.breakers()).unwrap_or_default();
+        let suspended: Vec<String> = breakers
+            .into_iter()
+            .filter(|(_, state)| *state != BreakerState::Closed)
+            .map(|(command_type, state)| format!("{command_type} is {}", state.as_str()))
+            .collect();
+        if suspended.is_empty() { Ok(()) } else { Err(suspended.join(", ")) }
     }
 }
 

@@ -107,7 +107,7 @@ async fn retry(site: &Site, id: CommandId) {
     .await
     .expect("schedule");
     for sql in [
-        "UPDATE adjutant.dead_letters SET state = 2 WHERE command_id = $1",
+        "UPDATE adjutant.dead_letters SET state = 2 WHERE command_id = $1 AND state = 1",
         "DELETE FROM adjutant.outcomes WHERE command_id = $1",
     ] {
         let done = sqlx::query(sql).bind(id.0).execute(&mut *transaction).await.expect("retry");

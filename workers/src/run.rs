@@ -83,7 +83,13 @@ impl Running {
 /// returns when they are ready. May be called more than once in one process: `bank bench` runs
 /// several sets of roles beside each other, each a member of its own.
 pub async fn start_roles(config: &Config) -> Result<Running, RunError> {
-    let server = Server::start(accounts::service()?, settings::of(config)?).await?;
+    let service = if config.bank.fault_injection {
+        tracing::warn!("bank.fault_injection is on: callers can make this process crash");
+        accounts::service_with_faults()?
+    } else {
+        accounts::service()?
+    };
+    let server = Server::start(service, settings::of(config)?).await?;
     Ok(Running { server, shutdown: Duration::from_millis(config.shutdown_ms) })
 }
 

@@ -17,7 +17,9 @@ use crate::{
         GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
         http::{Ingress, IngressParts, StartError as IngressStartError},
     },
-    observe::{BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics},
+    observe::{
+        BreakersCheck, BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics,
+    },
     store::{Role, Store, StoreError},
 };
 
@@ -161,8 +163,11 @@ impl Server {
         let rest = CancellationToken::new();
         let Opened { store, broker, readings } = settings.backing.open().await?;
         // A broker that is away does not make this process less ready: intake goes on without it.
-        let health =
-            Health::new().require(StoreCheck(store.clone())).show(BrokerCheck(broker.clone()));
+        let breakers = BreakersCheck::default();
+        let health = Health::new()
+            .require(StoreCheck(store.clone()))
+            .show(BrokerCheck(broker.clone()))
+            .show(breakers.clone());
         let health = Arc::new(health);
         let admin = start_admin(&settings, &health, &metrics, &rest)?;
         let process = Process::start(ProcessParts {
@@ -174,6 +179,7 @@ impl Server {
             settings: settings.process.clone(),
         })
         .await?;
+        breakers.watch(process.executor().clone());
         gauges::start(&process, readings, groups_of(&service), rest.clone());
         let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
         let intake = match has_intake.then(|| start_intake(&settings, parts, &process)) {

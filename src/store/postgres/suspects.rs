@@ -12,18 +12,20 @@ use crate::{
 /// A row that another member holds changes only by force. Served by partition_owners_pkey, as all
 /// that follow are by their primary keys.
 const TAKE: &str = "
-    WITH before AS (
+    WITH before AS MATERIALIZED (
         SELECT o.member, o.released FROM adjutant.partition_owners o
          WHERE o.group_name = $1 AND o.partition = $2 FOR UPDATE),
+    -- Looked at before the row is written: afterwards this statement does not see the old one.
+    held AS MATERIALIZED (
+        SELECT count(*) FILTER (WHERE NOT b.released AND b.member <> $3) > 0 AS is_held
+          FROM before b),
     taken AS (
         INSERT INTO adjutant.partition_owners AS p (group_name, partition, member, released, since)
-        SELECT $1, $2, $3, false, clock_timestamp()
-         WHERE $4 OR NOT EXISTS (SELECT 1 FROM before b WHERE NOT b.released AND b.member <> $3)
+        SELECT $1, $2, $3, false, clock_timestamp() FROM held WHERE $4 OR NOT held.is_held
         ON CONFLICT (group_name, partition) DO UPDATE
            SET member = EXCLUDED.member, released = false, since = EXCLUDED.since
         RETURNING 1)
-    SELECT EXISTS (SELECT 1 FROM taken),
-           EXISTS (SELECT 1 FROM before b WHERE NOT b.released AND b.member <> $3)";
+    SELECT EXISTS (SELECT 1 FROM taken), held.is_held FROM held";
 
 const RELEASE: &str = "
     WITH released AS (

@@ -20,9 +20,18 @@ pub use events::{AccountEvent, Closed, Deposited, Opened, Withdrawn};
 pub use rejection::Rejection;
 pub use statements::{Entry, EntryKind, Statements};
 
-use adjutant::domain::{BuildError, Service};
+use adjutant::domain::{BuildError, Service, ServiceBuilder};
 
 /// The bank as a service: what every role of it runs.
 pub fn service() -> Result<Service, BuildError> {
-    Service::builder().aggregate::<Account>().projection(Balances).projection(Statements).build()
+    builder().build()
+}
+
+/// The same, with commands that do harm.
+pub fn service_with_faults() -> Result<Service, BuildError> {
+    builder().aggregate::<crate::faults::Fault>().build()
+}
+
+fn builder() -> ServiceBuilder {
+    Service::builder().aggregate::<Account>().projection(Balances).projection(Statements)
 }

@@ -18,8 +18,8 @@ pub use retry::{BreakerConfig, RetryConfig, RetryRule, TypeRule};
 pub use roles::Roles;
 pub use secret::SecretUrl;
 pub use sections::{
-    Admin, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership, RelayConfig,
-    Server, Token, TokenRole, WorkerConfig,
+    Admin, BankConfig, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership,
+    RelayConfig, Server, Token, TokenRole, WorkerConfig,
 };
 
 use serde::{Deserialize, Serialize};
@@ -57,4 +57,6 @@ pub struct Config {
     pub relay: RelayConfig,
     /// Heartbeats.
     pub membership: Membership,
+    /// The bank itself.
+    pub bank: BankConfig,
 }

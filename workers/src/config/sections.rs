@@ -181,3 +181,11 @@ pub struct Membership {
     /// After how many milliseconds without a sign a process counts as gone.
     pub ttl_ms: u64,
 }
+
+/// The bank itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BankConfig {
+    /// Whether there are commands that do harm.
+    pub fault_injection: bool,
+}

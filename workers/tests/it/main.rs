@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod carry;
 mod config;
+mod crashes;
 mod demo;
 mod embedded;
 mod files;

@@ -44,6 +44,14 @@ async fn commands_are_listed_newest_first_and_filtered() {
     assert_eq!(ids("?limit=1&after=cursor").await, [two]);
     assert_eq!(ids("?status=rejected").await, [one]);
     assert_eq!(ids("?status=accepted&type=account.deposit").await, [two]);
+    for (status, waiting, failed_attempts) in [("waiting", true, 0), ("retrying", false, 2)] {
+        let mut inside = api.store.inside();
+        let record = inside.commands.get_mut(&two).unwrap();
+        (record.waiting, record.failed_attempts) = (waiting, failed_attempts);
+        drop(inside);
+        assert_eq!(ids(&format!("?status={status}")).await, [two]);
+        assert_eq!(ids("?status=accepted").await, []);
+    }
     assert_eq!(ids("?stream=account/b").await, [two]);
     assert_eq!(ids("?stream=account%2Fnone").await, []);
     for (query, code) in [
@@ -53,7 +61,6 @@ async fn commands_are_listed_newest_first_and_filtered() {
         ("status=odd", "invalid_parameter"),
         ("stream=odd", "invalid_parameter"),
         ("unknown=1", "invalid_parameter"),
-        ("status=retrying", "not_available"),
         ("type=%00", "text_with_nul"),
     ] {
         let answer = api.get(&format!("/v1/commands?{query}")).await;

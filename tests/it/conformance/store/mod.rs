@@ -12,6 +12,7 @@ mod look;
 mod membership;
 mod querying;
 mod relaying;
+mod suspecting;
 mod viewing;
 
 #[cfg(feature = "embedded")]
@@ -181,6 +182,10 @@ conformance! {
         membership: [
             a_member_is_live_while_it_beats,
             a_member_that_leaves_is_gone,
+        ]
+        suspecting: [
+            a_partition_that_was_not_released_is_taken_only_by_force,
+            crashes_are_counted_by_entry_until_it_is_finished,
         ]
         cancelling: [
             an_accept_whose_caller_went_away_is_whole_or_nothing,

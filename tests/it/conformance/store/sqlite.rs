@@ -160,6 +160,8 @@ async fn a_file_that_cannot_be_used_is_refused_with_what_to_do() {
     let text = refused(four);
     assert!(text.contains("initialised with 3 partitions; 4 were asked for"), "{text}");
     // Another release wrote it. The version is at byte 60 of the file's header.
+    let bytes = std::fs::read(&path).expect("read");
+    let ours = u32::from_be_bytes(bytes[60..64].try_into().expect("4 bytes"));
     let set_version = |version: u32| {
         let mut bytes = std::fs::read(&path).expect("read");
         bytes[60..64].copy_from_slice(&version.to_be_bytes());
@@ -168,7 +170,7 @@ async fn a_file_that_cannot_be_used_is_refused_with_what_to_do() {
     set_version(99);
     let text = refused(with_three());
     assert!(text.contains("schema 99") && text.contains("newer release"), "{text}");
-    set_version(1);
+    set_version(ours);
     drop(open(&path));
     // Another program's: its application id is at byte 68.
     let mut bytes = std::fs::read(&path).expect("read");

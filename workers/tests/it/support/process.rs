@@ -157,6 +157,11 @@ impl Bank {
         assert!(sent.unwrap().success(), "{name} could not be sent");
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// SIGKILL; returns when it is gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
