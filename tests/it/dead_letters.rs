@@ -326,6 +326,8 @@ async fn a_job_retries_all_that_match_and_were_there() {
         ("retry", json!({ "kind": "saga" }), (400, "invalid_parameter")),
         ("retry", json!({ "colour": "red" }), (400, "invalid_field")),
         ("retry", json!({ "limit": 5 }), (400, "invalid_field")),
+        ("retry", json!([]), (400, "invalid_field")),
+        ("retry", json!(null), (400, "invalid_field")),
         ("discard", json!({}), (422, "rule_violation")),
         ("discard", json!({ "reason": "x", "canary": 5 }), (400, "invalid_field")),
     ] {
@@ -432,9 +434,9 @@ async fn a_cancelled_job_leaves_the_rest_alone() {
     assert_eq!(again.problem(), (409, "job_ended".into()));
     let open = items(&desk.api.get("/v1/dead-letters?limit=500").await).len() as i64;
     assert_eq!(open, 60 - done, "what it did is what it says");
-    let all: Vec<_> = desk.store.identity().partitions.all().collect();
-    let due = desk.store.promote_due(&all, 100);
-    assert_eq!(due.await.expect("promote") as i64, done);
+    let partitions: Vec<_> = desk.store.identity().partitions.all().collect();
+    let due = desk.store.promote_due(&partitions, 100).await;
+    assert_eq!(due.expect("promote") as i64, done);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::Response,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 
 use super::{
@@ -125,8 +128,13 @@ pub(super) async fn read_body<T: DeserializeOwned>(
         return Ok(None);
     }
     body::check_content_type(&parts.headers, "application/json")?;
-    let body = serde_json::from_str(utf8(&received.bytes)?);
-    body.map(Some).map_err(|error| json_problem(&error))
+    let text = utf8(&received.bytes)?;
+    // A struct is read from an array, too, and an empty one would ask for everything.
+    if !text.trim_start().starts_with('{') {
+        let _: IgnoredAny = serde_json::from_str(text).map_err(|error| json_problem(&error))?;
+        return Err(Problem::new(ProblemCode::InvalidField, "the body must be a JSON object"));
+    }
+    serde_json::from_str(text).map(Some).map_err(|error| json_problem(&error))
 }
 
 /// A reason as it may be kept.
