@@ -11,6 +11,8 @@ pub enum Fence {
     StreamVersion,
     /// A command came by the road but is not in the command log at that offset.
     NotInLog,
+    /// A key was parked or unparked meanwhile, or another replay of it was faster.
+    Parked,
 }
 
 /// Why a transaction did not take place, or may not have.

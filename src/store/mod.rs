@@ -12,6 +12,7 @@ mod members;
 mod outbox;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod paging;
+mod parking;
 mod queries;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod stored;
@@ -31,8 +32,14 @@ pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};
 pub use outbox::{Outbox, OutboxPage, OutboxRow};
+pub use parking::{
+    EventFailure, EventProgress, Folded, Generation, KeyName, KeyScope, NewParkedKey, ParkedCount,
+    ParkedKey, ParkedKeys, ParkedReference, Replay, ReplayAsked, ReplayProgress, ReplayStep,
+    WaitingEvent,
+};
 pub use queries::{
-    CommandFilter, CommandRecord, CommandStatus, Page, Queries, StoredStreamEvent, ViewRecord,
+    CommandFilter, CommandRecord, CommandStatus, Page, Queries, StoredStreamEvent, ViewAt,
+    ViewRecord,
 };
 pub use views::{
     DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, ViewCommit, ViewDocuments, Views,
@@ -71,7 +78,9 @@ pub struct Identity {
 
 /// A store: the union of what ingress, executor, relay, workers and operators need.
 #[async_trait::async_trait]
-pub trait Store: Intake + Execution + Logs + Views + Outbox + Members + Queries {
+pub trait Store:
+    Intake + Execution + Logs + Views + ParkedKeys + Outbox + Members + Queries
+{
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;
 

@@ -12,6 +12,7 @@ use crate::{
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_main_path.sql"),
     include_str!("../../../migrations/sqlite/0002_failures.sql"),
+    include_str!("../../../migrations/sqlite/0003_parked_keys.sql"),
 ];
 
 /// `PRAGMA application_id` of our files: "ADJT".
