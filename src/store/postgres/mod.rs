@@ -14,6 +14,7 @@ mod logs;
 mod members;
 mod migrate;
 mod outbox;
+mod parking;
 mod pool;
 mod queries;
 mod streams;

@@ -21,6 +21,7 @@ mod logs;
 mod members;
 mod open;
 mod outbox;
+mod parking;
 mod queries;
 mod readers;
 mod reply;
