@@ -30,6 +30,7 @@ pub struct Signals {
 struct Inner {
     outbox: Notify,
     outbox_remote: Notify,
+    replays: Notify,
     ended: broadcast::Sender<Arc<[CommandId]>>,
     applied: broadcast::Sender<Arc<[Applied]>>,
 }
@@ -39,6 +40,7 @@ impl Default for Signals {
         let inner = Inner {
             outbox: Notify::new(),
             outbox_remote: Notify::new(),
+            replays: Notify::new(),
             ended: broadcast::channel(CAPACITY).0,
             applied: broadcast::channel(CAPACITY).0,
         };
@@ -66,6 +68,16 @@ impl Signals {
     /// Ends when this process wrote rows since the last call; for whoever tells the others.
     pub async fn outbox_hint_for_others(&self) {
         self.inner.outbox_remote.notified().await;
+    }
+
+    /// Somebody asked for the replay of a parked key.
+    pub fn replay_asked(&self) {
+        self.inner.replays.notify_one();
+    }
+
+    /// Ends when a replay was asked for since the last call; for whoever replays in this process.
+    pub async fn replay_hint(&self) {
+        self.inner.replays.notified().await;
     }
 
     /// Commands ended.

@@ -39,6 +39,8 @@ pub const BROKER_DEAD_LETTERED_TOTAL: &str = "adjutant_broker_dead_lettered_tota
 pub const BROKER_DROPPED_TOTAL: &str = "adjutant_broker_dropped_total";
 /// Messages that wait in a queue, by queue; those that a consumer holds are not counted.
 pub const QUEUE_MESSAGES: &str = "adjutant_queue_messages";
+/// Keys that are parked, by group.
+pub const PARKED_KEYS: &str = "adjutant_parked_keys";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
 
@@ -78,5 +80,6 @@ pub fn describe() {
     );
     describe_counter!(BROKER_DROPPED_TOTAL, "Messages that the in-process broker dropped");
     describe_gauge!(QUEUE_MESSAGES, "Messages that wait in a queue");
+    describe_gauge!(PARKED_KEYS, "Keys that are parked, by group");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
 }

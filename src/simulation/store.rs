@@ -254,8 +254,12 @@ impl ParkedKeys for SimulatedStore {
         self.write("ask_for_replay", asked, work).await
     }
 
-    async fn keys_to_replay(&self, limit: usize) -> Result<Vec<ParkedKey>, StoreError> {
-        self.read(self.inner().keys_to_replay(limit)).await
+    async fn keys_to_replay(
+        &self,
+        owned: &[(GroupName, Partition)],
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        self.read(self.inner().keys_to_replay(owned, limit)).await
     }
 
     async fn waiting_events(

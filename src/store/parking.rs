@@ -301,9 +301,13 @@ pub trait ParkedKeys: Send + Sync {
         reason: Option<&str>,
     ) -> Result<ReplayAsked, StoreError>;
 
-    /// Keys whose replay was asked for and has not ended, in the order of their parking; at most
-    /// `limit`.
-    async fn keys_to_replay(&self, limit: usize) -> Result<Vec<ParkedKey>, StoreError>;
+    /// Keys of these groups' partitions whose replay was asked for and has not ended, those that were
+    /// parked first in front; at most `limit` of each.
+    async fn keys_to_replay(
+        &self,
+        owned: &[(GroupName, Partition)],
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError>;
 
     /// The first events that wait for a parked key, in order; at most `limit`, and bounded by bytes.
     async fn waiting_events(

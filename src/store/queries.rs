@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::{DocumentRow, StoreError};
 use crate::message::{
-    CommandId, ContentHash, Lane, Metadata, Offset, Outcome, OutcomeStatus, Partition, Position, RawJson,
-    StreamId, Timestamp, Version,
+    CommandId, ContentHash, Lane, Metadata, Offset, Outcome, OutcomeStatus, Partition, Position,
+    RawJson, StreamId, Timestamp, Version,
 };
 
 /// Where a command is in its life.

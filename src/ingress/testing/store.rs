@@ -273,7 +273,11 @@ impl ParkedKeys for MemoryStore {
     ) -> Result<ReplayAsked, StoreError> {
         unimplemented!()
     }
-    async fn keys_to_replay(&self, _: usize) -> Result<Vec<ParkedKey>, StoreError> {
+    async fn keys_to_replay(
+        &self,
+        _: &[(GroupName, Partition)],
+        _: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
         unimplemented!()
     }
     async fn waiting_events(

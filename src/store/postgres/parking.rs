@@ -54,9 +54,15 @@ const OF_GROUP: &str = select_parked_key!(
       ORDER BY generation, scope, key LIMIT $5"
 );
 
-/// Served by parked_keys_to_replay.
-const TO_REPLAY: &str =
-    select_parked_key!("WHERE state > 1 ORDER BY parked_at, group_name, scope, key LIMIT $1");
+/// Served by parked_keys_to_replay, a lookup a partition.
+const TO_REPLAY: &str = "
+    SELECT p.group_name, p.generation, p.scope, p.key, p.partition, p.failed_offset, p.cursor,
+           p.cursor_version, p.state, p.dead_letter_id, p.attempts, p.parked_at
+      FROM unnest($1::text[], $2::smallint[]) WITH ORDINALITY AS o(g, p, i)
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.parked_keys k
+                          WHERE k.group_name = o.g AND k.partition = o.p AND k.state > 1
+                          ORDER BY k.parked_at, k.scope, k.key LIMIT $3) AS p
+     ORDER BY o.i, p.parked_at, p.scope, p.key";
 
 /// Served by parked_keys_of_partition.
 const STREAMS: &str = "
@@ -264,10 +270,8 @@ impl ParkedKeys for PostgresStore {
 
     async fn parked_counts(&self) -> Result<Vec<ParkedCount>, StoreError> {
         let rows = self.look(COUNTS, &[]).await?;
-        let count = |row: &Row| ParkedCount {
-            group: GroupName::from_stored(row.get(0)),
-            keys: row.get(1),
-        };
+        let count =
+            |row: &Row| ParkedCount { group: GroupName::from_stored(row.get(0)), keys: row.get(1) };
         Ok(rows.iter().map(count).collect())
     }
 
@@ -301,8 +305,15 @@ impl ParkedKeys for PostgresStore {
         Ok(ReplayAsked::Accepted)
     }
 
-    async fn keys_to_replay(&self, limit: usize) -> Result<Vec<ParkedKey>, StoreError> {
-        self.look(TO_REPLAY, &[&number(limit)]).await?.iter().map(parked_key).collect()
+    async fn keys_to_replay(
+        &self,
+        owned: &[(GroupName, Partition)],
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        let groups: Vec<&str> = owned.iter().map(|(group, _)| group.as_str()).collect();
+        let partitions: Vec<i16> = owned.iter().map(|(_, partition)| partition.0).collect();
+        let rows = self.look(TO_REPLAY, &[&groups, &partitions, &number(limit)]).await?;
+        rows.iter().map(parked_key).collect()
     }
 
     async fn waiting_events(

@@ -12,8 +12,8 @@ use super::{
     transaction::Params,
 };
 use crate::store::{
-    CheckpointMove, DocumentRow, DocumentWrite, Fence, FoldDocuments, FoldRequest, StoreError, ViewCommit,
-    ViewDocuments, Views,
+    CheckpointMove, DocumentRow, DocumentWrite, Fence, FoldDocuments, FoldRequest, StoreError,
+    ViewCommit, ViewDocuments, Views,
 };
 
 /// A join, not `= ANY`: a generic plan would filter the whole view by it. Served by views_pkey.
@@ -36,7 +36,8 @@ pub(super) const LOCK: &str = "
      CROSS JOIN LATERAL (SELECT * FROM adjutant.views d
                           WHERE d.view = $1 AND d.key = k.key FOR UPDATE) AS v";
 
-pub(super) const COMMIT: &str = "SELECT adjutant.commit_view($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+pub(super) const COMMIT: &str =
+    "SELECT adjutant.commit_view($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 #[async_trait]
 impl Views for PostgresStore {

@@ -37,9 +37,8 @@ macro_rules! select_parked_key {
 }
 
 /// Served by the primary key.
-const ONE: &str = select_parked_key!(
-    "WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4"
-);
+const ONE: &str =
+    select_parked_key!("WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4");
 
 /// Served by the primary key.
 const OF_GROUP: &str = select_parked_key!(
@@ -48,8 +47,10 @@ const OF_GROUP: &str = select_parked_key!(
 );
 
 /// Served by parked_keys_to_replay.
-const TO_REPLAY: &str =
-    select_parked_key!("WHERE state > 1 ORDER BY parked_at, group_name, scope, key LIMIT ?1");
+const TO_REPLAY: &str = select_parked_key!(
+    "WHERE state > 1 AND group_name = ?1 AND partition = ?2
+      ORDER BY parked_at, scope, key LIMIT ?3"
+);
 
 /// Served by parked_keys_of_partition.
 const STREAMS: &str = "
@@ -154,8 +155,7 @@ const UNMARK: &str = "UPDATE views SET parked = NULL WHERE view = ?1 AND parked 
 const UNMARK_ONE: &str = "UPDATE views SET parked = NULL WHERE view = ?1 AND key = ?2";
 
 /// Served by the primary key.
-const RECORDED_AT: &str =
-    "SELECT recorded_at FROM events WHERE partition = ?1 AND \"offset\" = ?2";
+const RECORDED_AT: &str = "SELECT recorded_at FROM events WHERE partition = ?1 AND \"offset\" = ?2";
 
 const GENERATION: i32 = Generation::FIRST.0;
 
@@ -234,9 +234,21 @@ impl ParkedKeys for SqliteStore {
         asked.await
     }
 
-    async fn keys_to_replay(&self, limit: usize) -> Result<Vec<ParkedKey>, StoreError> {
-        let limit = number(limit);
-        self.engine.read(move |transaction| transaction.all(TO_REPLAY, [limit], parked_key)).await
+    async fn keys_to_replay(
+        &self,
+        owned: &[(GroupName, Partition)],
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        let (owned, limit) = (owned.to_vec(), number(limit));
+        let keys = self.engine.read(move |transaction| {
+            let mut keys = Vec::new();
+            for (group, partition) in &owned {
+                let params = params![group.as_str(), partition.0, limit];
+                keys.extend(transaction.all(TO_REPLAY, params, parked_key)?);
+            }
+            Ok(keys)
+        });
+        keys.await
     }
 
     async fn waiting_events(
@@ -417,11 +429,7 @@ impl Transaction<'_> {
         Ok(ReplayAsked::Accepted)
     }
 
-    fn waiting_events(
-        &self,
-        key: &ParkedKey,
-        limit: i64,
-    ) -> Result<Vec<WaitingEvent>, StoreError> {
+    fn waiting_events(&self, key: &ParkedKey, limit: i64) -> Result<Vec<WaitingEvent>, StoreError> {
         let bytes = usize::try_from(WAITING_BYTES).unwrap_or(usize::MAX);
         let size = |waiting: &WaitingEvent| waiting.entry.event.data.as_str().len();
         let KeyName { group, generation, scope, key: name } = &key.name;

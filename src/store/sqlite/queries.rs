@@ -10,9 +10,12 @@ use super::{
     views::document,
 };
 use crate::{
-    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, Position, RawJson, StreamId, Version},
+    message::{
+        CommandId, Offset, Outcome, OutcomeStatus, Partition, Position, RawJson, StreamId, Version,
+    },
     store::{
-        CommandFilter, CommandRecord, Page, Queries, StoreError, StoredStreamEvent, ViewAt, ViewRecord,
+        CommandFilter, CommandRecord, Page, Queries, StoreError, StoredStreamEvent, ViewAt,
+        ViewRecord,
         paging::{CommandPage, end_of_prefix},
         stored,
     },

@@ -52,13 +52,11 @@ impl Views for SqliteStore {
             let checkpoints = self.engine.write(move |it| it.commit_view(&view, &[], &checkpoints));
             return checkpoints.await;
         }
-        let committed = self
-            .engine
-            .write(move |transaction| {
-                transaction.pass_parked(&view, &passed)?;
-                transaction.commit_view(&view, &documents, &checkpoints)?;
-                transaction.park(&view, &parked)
-            });
+        let committed = self.engine.write(move |transaction| {
+            transaction.pass_parked(&view, &passed)?;
+            transaction.commit_view(&view, &documents, &checkpoints)?;
+            transaction.park(&view, &parked)
+        });
         committed.await
     }
 
