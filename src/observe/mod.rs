@@ -7,6 +7,8 @@ mod metrics;
 pub mod names;
 
 pub use self::{
-    health::{BrokerCheck, CheckReport, Health, HealthCheck, HealthReport, StoreCheck},
+    health::{
+        BrokerCheck, CheckReport, Health, HealthCheck, HealthReport, ParkedCheck, StoreCheck,
+    },
     metrics::{MetricsError, MetricsHandle, install_metrics},
 };

@@ -8,6 +8,7 @@ mod failure;
 mod lines;
 mod members;
 mod output;
+mod projections;
 mod send;
 mod send_file;
 mod status;
@@ -51,6 +52,8 @@ enum Task {
     Watch(status::WatchArguments),
     /// Show the live processes, their roles and partitions.
     Members,
+    /// Show how far each projection is, and the keys that are parked in it.
+    Projections(projections::Arguments),
     /// Read views.
     #[command(subcommand)]
     Views(views::Task),
@@ -80,6 +83,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Task::Status(status) => status::run(&api, output, status).await,
         Task::Watch(watch) => status::watch(&api, output, watch).await,
         Task::Members => members::run(&api, output).await,
+        Task::Projections(arguments) => projections::run(&api, output, arguments).await,
         Task::Views(task) => views::run(&api, output, task).await,
         Task::Streams(task) => streams::run(&api, output, task).await,
     }

@@ -87,7 +87,7 @@ struct PlaceBody {
         super::commands::one, super::commands::list,
         super::views::one, super::views::page, super::streams::events,
         super::types::list, super::types::one,
-        super::operations::members, super::operations::projections, super::operations::cache,
+        super::operations::members, super::projections::projections, super::operations::cache,
     ),
     tags(
         (name = "commands", description = "Role `submit`"),

@@ -11,7 +11,7 @@ use axum::{
 use super::{
     App,
     access::{Allowed, ToOperate},
-    batch, commands, operations, respond, streams, submit, types, views,
+    batch, commands, operations, projections, respond, streams, submit, types, views,
 };
 use crate::{
     ingress::{Problem, ProblemCode},
@@ -31,7 +31,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1/types", get(types::list))
         .route("/v1/types/{type}", get(types::one))
         .route("/v1/members", get(operations::members))
-        .route("/v1/projections", get(operations::projections))
+        .route("/v1/projections", get(projections::projections))
         .route("/v1/cache", get(operations::cache))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(contract));

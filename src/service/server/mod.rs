@@ -17,7 +17,7 @@ use crate::{
         GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
         http::{Ingress, IngressParts, StartError as IngressStartError},
     },
-    observe::{BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics},
+    observe::{BrokerCheck, Health, MetricsError, ParkedCheck, StoreCheck, admin, install_metrics},
     store::{Role, Store, StoreError},
 };
 
@@ -163,7 +163,7 @@ impl Server {
         // A broker that is away does not make this process less ready: intake goes on without it.
         let health =
             Health::new().require(StoreCheck(store.clone())).show(BrokerCheck(broker.clone()));
-        let health = Arc::new(health);
+        let health = Arc::new(health.show(ParkedCheck(store.clone())));
         let admin = start_admin(&settings, &health, &metrics, &rest)?;
         let process = Process::start(ProcessParts {
             service: service.clone(),
