@@ -83,7 +83,7 @@ pub struct KeyName {
 pub enum Replay {
     /// All events that wait, from the one that failed on.
     Retry,
-    /// The same without the one that failed: it is never applied to this key.
+    /// The same without the one that failed: it waits no longer, and is never applied to this key.
     Discard,
 }
 

@@ -131,9 +131,24 @@ const LETTER_BECOMES: &str = "
      WHERE id = $1 AND kind = 2 AND state = $3
     RETURNING 1";
 
-/// Served by parked_keys_of_dead_letter.
+/// A retry ($2 = 2), or a discard (3): the event that failed waits no longer. Served by
+/// parked_keys_of_dead_letter and parked_references_pkey.
 const ASK: &str = "
-    UPDATE adjutant.parked_keys SET state = $2 WHERE dead_letter_id = $1 AND state = 1 RETURNING 1";
+    WITH asked AS (
+        UPDATE adjutant.parked_keys
+           SET state = $2,
+               cursor = CASE WHEN $2 = 2 THEN cursor
+                             WHEN scope = 1 THEN failed_offset ELSE cursor + 1 END,
+               cursor_version = cursor_version
+                              + CASE WHEN $2 = 3 AND scope = 1 THEN 1 ELSE 0 END
+         WHERE dead_letter_id = $1 AND state = 1
+        RETURNING *),
+    discarded AS (
+        DELETE FROM adjutant.parked_references r USING asked a
+         WHERE $2 = 3 AND a.scope <> 1 AND r.group_name = a.group_name
+           AND r.generation = a.generation AND r.key = a.key AND r.partition = a.partition
+           AND r.\"offset\" = a.failed_offset)
+    SELECT 1 FROM asked";
 
 const AUDIT: &str = "
     INSERT INTO adjutant.dead_letter_audit (at, dead_letter_id, action, who, reason)

@@ -99,8 +99,22 @@ const LETTER: &str = "SELECT state FROM dead_letters WHERE id = ?1 AND kind = 2"
 const LETTER_BECOMES: &str = "
     UPDATE dead_letters SET state = ?2, state_at = ?3 WHERE id = ?1 AND kind = 2 AND state = ?4";
 
-/// Served by parked_keys_of_dead_letter.
-const ASK: &str = "UPDATE parked_keys SET state = ?2 WHERE dead_letter_id = ?1 AND state = 1";
+/// A retry (?2 = 2), or a discard (3): the event that failed waits no longer. Served by
+/// parked_keys_of_dead_letter.
+const ASK: &str = "
+    UPDATE parked_keys
+       SET state = ?2,
+           cursor = CASE WHEN ?2 = 2 THEN cursor
+                         WHEN scope = 1 THEN failed_offset ELSE cursor + 1 END,
+           cursor_version = cursor_version + (?2 = 3 AND scope = 1)
+     WHERE dead_letter_id = ?1 AND state = 1";
+
+/// Served by parked_keys_of_dead_letter and the primary key.
+const DISCARD: &str = "
+    DELETE FROM parked_references
+     WHERE (group_name, generation, key, partition, \"offset\") IN
+           (SELECT group_name, generation, key, partition, failed_offset FROM parked_keys
+             WHERE dead_letter_id = ?1 AND scope <> 1)";
 
 const AUDIT: &str = "
     INSERT INTO dead_letter_audit (at, dead_letter_id, action, who, reason)
@@ -422,6 +436,9 @@ impl Transaction<'_> {
         self.execute(LETTER_BECOMES, params![letter.as_bytes(), 2, self.now, 1])?;
         if self.execute(ASK, params![letter.as_bytes(), replay_code(replay)])? != 1 {
             return Err(StoreError::Corrupt(format!("no key is parked for {dead_letter}")));
+        }
+        if replay == Replay::Discard {
+            self.execute(DISCARD, [letter.as_bytes()])?;
         }
         let (who, reason) = (storable::text(who)?, storable::maybe_text(reason)?);
         let audit = params![self.now, letter.as_bytes(), replay.as_str(), who, reason];

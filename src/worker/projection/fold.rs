@@ -38,8 +38,6 @@ pub(super) struct Terms<'a> {
     pub(super) verdict: Option<&'a Verdict>,
     /// The document that is replayed; no other is touched.
     pub(super) only: Option<&'a str>,
-    /// An event that is never applied to the key that is replayed.
-    pub(super) without: Option<Position>,
 }
 
 impl Folder {
@@ -54,7 +52,7 @@ impl Folder {
         let (mut passed, mut parked) = (BTreeSet::new(), Vec::new());
         for (partition, entry) in entries(runs) {
             let position = Position { partition, offset: entry.offset };
-            if !self.projection.wants(&entry.event.event_type) || terms.without == Some(position) {
+            if !self.projection.wants(&entry.event.event_type) {
                 continue;
             }
             if terms.parked.contains(&entry.event.stream) {

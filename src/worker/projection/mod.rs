@@ -28,7 +28,7 @@ use crate::{
     message::{GroupName, Partition},
     signals::{Applied, Signals},
     store::{
-        CheckpointMove, DocumentRow, FoldRequest, Folded, KeyScope, NewParkedKey, Store,
+        CheckpointMove, DocumentRow, Fence, FoldRequest, Folded, KeyScope, NewParkedKey, Store,
         StoreError, ViewCommit,
     },
 };
@@ -76,6 +76,9 @@ impl Default for ParkingSettings {
     }
 }
 
+/// How often a batch looks again at what is parked before its loop starts anew.
+const MOST_LOOKS: u32 = 5;
+
 /// How often a transaction that the server rolls back is tried before its batch is split.
 const MOST_ROLLBACKS: u32 = 8;
 
@@ -118,6 +121,7 @@ impl ProjectionHandler {
     async fn apply(&self, runs: &[HandlerRun], verdict: Option<&Verdict>) -> Result<(), Trouble> {
         let started = Instant::now();
         let mut patience = Patience::new(&self.stop);
+        let mut looks = 0;
         let touched = loop {
             let (store, group) = (self.store.as_ref(), &self.folder.group);
             let parked = match self.parked.among(store, group, runs).await {
@@ -135,6 +139,12 @@ impl ProjectionHandler {
             };
             match result {
                 Ok(()) => break touched,
+                // A stream that was parked is so no longer. The checkpoint's compare-and-set still
+                // says whether this is the owner: it only has to look again.
+                Err(Trouble::Store(StoreError::Fenced(Fence::Parked))) if looks < MOST_LOOKS => {
+                    looks += 1;
+                    runs.iter().for_each(|run| self.partition_starts(run.partition));
+                }
                 // After a lost reply to COMMIT the compare-and-set tells whether it took place.
                 Err(Trouble::Store(error)) => {
                     self.memory.forget(&touched.keys);

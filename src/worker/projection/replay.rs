@@ -14,7 +14,7 @@ use crate::{
     domain::Scope,
     message::{Offset, Position},
     store::{
-        DocumentRow, Entry, KeyScope, ParkedKey, Replay, ReplayProgress, ReplayStep, StoreError,
+        DocumentRow, Entry, KeyScope, ParkedKey, ReplayProgress, ReplayStep, StoreError,
         WaitingEvent,
     },
 };
@@ -117,7 +117,6 @@ impl ProjectionHandler {
             parked: HashSet::new(),
             verdict,
             only: (key.name.scope == KeyScope::Document).then_some(key.name.key.as_str()),
-            without: (key.replay == Some(Replay::Discard)).then_some(key.failed),
         };
         let touched = self.folder.touched(&runs, &terms)?;
         let fed_by = match self.folder.projection.scope() {

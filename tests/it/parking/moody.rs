@@ -117,6 +117,38 @@ impl Projection for Counters {
     }
 }
 
+/// Two documents per counter: of its even and of its odd amounts. Only even ones fail.
+struct Parities(Moods);
+
+impl Projection for Parities {
+    const NAME: &'static str = "parities";
+    const SCOPE: Scope = Scope::Stream;
+    type View = Sum;
+
+    fn events(&self) -> EventSelection {
+        EventSelection::of::<Counter>()
+    }
+
+    fn keys(&self, event: &EventRecord) -> Vec<String> {
+        vec![format!("{}/{}", event.stream.id(), parity(event))]
+    }
+
+    fn apply(
+        &self,
+        key: &str,
+        view: &mut Option<Sum>,
+        event: &EventRecord,
+    ) -> Result<(), ProjectionError> {
+        let harm = self.0.harm(Self::NAME, key, event)?;
+        fold(view, event, harm);
+        Ok(())
+    }
+}
+
+fn parity(event: &EventRecord) -> &'static str {
+    if amount(event) % 2 == 0 { "even" } else { "odd" }
+}
+
 /// One document that every counter feeds, and one for even and one for odd amounts; only the first
 /// fails.
 struct Totals(Moods);
@@ -131,8 +163,7 @@ impl Projection for Totals {
 
     fn keys(&self, event: &EventRecord) -> Vec<String> {
         assert!(self.0.of(Self::NAME, event) != Harm::KeysPanic, "told to");
-        let parity = if amount(event) % 2 == 0 { "even" } else { "odd" };
-        vec!["all".to_owned(), parity.to_owned()]
+        vec!["all".to_owned(), parity(event).to_owned()]
     }
 
     fn apply(
@@ -151,6 +182,7 @@ pub fn service(moods: &Moods) -> Service {
     Service::builder()
         .aggregate::<Counter>()
         .projection(Counters(moods.clone()))
+        .projection(Parities(moods.clone()))
         .projection(Totals(moods.clone()))
         .build()
         .expect("a valid service")

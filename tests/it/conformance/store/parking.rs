@@ -406,15 +406,27 @@ pub async fn a_replay_that_fails_waits_for_a_person_again(open: Open) {
     // The second time, the event that failed is given up; the next one fails.
     assert_eq!(ask(store, again.dead_letter, Replay::Discard).await, ReplayAsked::Accepted);
     let key = parked(store).await.remove(0);
-    assert_eq!(key.replay, Some(Replay::Discard));
+    assert_eq!((key.replay, key.cursor), (Some(Replay::Discard), 1), "it waits no longer");
     let waiting = store.waiting_events(&key, 10).await.expect("waiting");
-    let skip = store.replay(step(&key, &waiting[..1], &[]), counting(0, Some(HERE))).await;
-    assert_eq!(skip.expect("skip"), ReplayProgress::Waiting);
-    let key = parked(store).await.remove(0);
+    assert_eq!((waiting.len(), waiting[0].entry.offset), (1, Offset(2)));
     store.park_again(&key, failure(2, 2)).await.expect("park again");
     let last = parked(store).await.remove(0);
     assert_eq!((last.failed, last.attempts, last.cursor), (at(2), 3, 1));
     assert_eq!(version(store, "a").await, 0);
+}
+
+pub async fn a_discarded_event_of_a_document_waits_no_longer(open: Open) {
+    let truth = open(1).await;
+    let store = &truth.store;
+    append(store, &["a", "b", "c"]).await;
+    park_shared(store).await;
+    let letter = parked(store).await[0].dead_letter;
+    assert_eq!(ask(store, letter, Replay::Discard).await, ReplayAsked::Accepted);
+    let key = parked(store).await.remove(0);
+    let waiting = store.waiting_events(&key, 10).await.expect("waiting");
+    assert_eq!((waiting.len(), waiting[0].entry.offset, key.cursor), (1, Offset(2), 1));
+    let progress = replay(store, &key, &waiting, &["all"]).await.expect("replay");
+    assert_eq!((progress, version(store, "all").await), (ReplayProgress::Unparked, 1));
 }
 
 /// Read your own writes.
