@@ -166,7 +166,10 @@ async fn a_poison_event_parks_its_stream_and_others_go_on() {
     assert_eq!(bed.sum("counters", "h").await, (1, 5));
     assert_eq!(bed.sum("totals", "all").await.0, 13, "another view is not concerned");
     let (state, code, event, attempts) = bed.letter(parked.dead_letter).await;
-    assert_eq!((state, code.as_str(), event.as_str(), attempts), (1, "projection_failed", "counter.added", 3));
+    assert_eq!(
+        (state, code.as_str(), event.as_str(), attempts),
+        (1, "projection_failed", "counter.added", 3)
+    );
 
     // The fix. Events arrive while the replay is at it.
     bed.moods.set("counters", Harm::None);
@@ -271,8 +274,10 @@ async fn an_event_without_keys_parks_its_stream_where_documents_are_shared() {
         keys.into_iter().find(|key| key.name.scope == KeyScope::Document)
     })
     .await;
-    eventually("the stream is back", async || (bed.parked(&shared()).await.len() == 1).then_some(()))
-        .await;
+    eventually("the stream is back", async || {
+        (bed.parked(&shared()).await.len() == 1).then_some(())
+    })
+    .await;
     assert_eq!(bed.sum("totals", "all").await, (3, 13));
     assert_eq!(bed.sum("totals", "even").await, (4, 14 + POISON));
     bed.moods.set("totals", Harm::None);
@@ -369,7 +374,8 @@ async fn a_discarded_event_is_skipped_and_the_rest_is_replayed() {
     bed.moods.set("counters", Harm::Fatal);
     bed.moods.set("totals", Harm::Fatal);
     let process = bed.start().await;
-    bed.send(&process, &[("bad", 1), ("bad", POISON), ("bad", 2), ("bad", POISON), ("bad", 4)]).await;
+    bed.send(&process, &[("bad", 1), ("bad", POISON), ("bad", 2), ("bad", POISON), ("bad", 4)])
+        .await;
     bed.site.until_applied().await;
     // Both keys fail again at their second poison event.
     for group in [streams(), shared()] {
@@ -380,7 +386,10 @@ async fn a_discarded_event_is_skipped_and_the_rest_is_replayed() {
             (key.dead_letter != first.dead_letter).then_some(key)
         })
         .await;
-        assert_eq!((second.replay, second.failed.offset), (None, Offset(first.failed.offset.0 + 2)));
+        assert_eq!(
+            (second.replay, second.failed.offset),
+            (None, Offset(first.failed.offset.0 + 2))
+        );
         assert_eq!(bed.letter(first.dead_letter).await.0, 4, "discarded");
         assert_eq!(bed.letter(second.dead_letter).await.0, 1, "open");
         bed.ask(second.dead_letter, Replay::Discard).await;

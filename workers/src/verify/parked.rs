@@ -41,7 +41,9 @@ impl Parked {
             let (group, key) = (row.text("group_name")?, row.text("key")?);
             let (partition, offset) = (row.integer("partition")?, row.integer("offset")?);
             check.found(|| {
-                format!("{group}: {partition}:{offset} waits for {key}, but one of them is not there")
+                format!(
+                    "{group}: {partition}:{offset} waits for {key}, but one of them is not there"
+                )
             });
         }
         Ok(parked)

@@ -33,8 +33,7 @@ pub(super) async fn check(
     );
     let statements = Documents::read(third, statements).await?;
     let mut events = Events::read(main).await?;
-    let mut merge =
-        Merge { balances, statements, damage, parked: &parked, check: &mut check };
+    let mut merge = Merge { balances, statements, damage, parked: &parked, check: &mut check };
     while let Some(first) = events.next.take() {
         merge.account(first, &mut events).await?;
     }
