@@ -136,16 +136,16 @@ const LETTER_BECOMES: &str = "
 const ASK: &str = "
     WITH asked AS (
         UPDATE adjutant.parked_keys
-           SET state = $2,
-               cursor = CASE WHEN $2 = 2 THEN cursor
+           SET state = $2::smallint,
+               cursor = CASE WHEN $2::smallint = 2 THEN cursor
                              WHEN scope = 1 THEN failed_offset ELSE cursor + 1 END,
                cursor_version = cursor_version
-                              + CASE WHEN $2 = 3 AND scope = 1 THEN 1 ELSE 0 END
+                              + CASE WHEN $2::smallint = 3 AND scope = 1 THEN 1 ELSE 0 END
          WHERE dead_letter_id = $1 AND state = 1
         RETURNING *),
     discarded AS (
         DELETE FROM adjutant.parked_references r USING asked a
-         WHERE $2 = 3 AND a.scope <> 1 AND r.group_name = a.group_name
+         WHERE $2::smallint = 3 AND a.scope <> 1 AND r.group_name = a.group_name
            AND r.generation = a.generation AND r.key = a.key AND r.partition = a.partition
            AND r.\"offset\" = a.failed_offset)
     SELECT 1 FROM asked";
