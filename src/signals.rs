@@ -31,6 +31,7 @@ struct Inner {
     outbox: Notify,
     outbox_remote: Notify,
     schedule: Notify,
+    replays: Notify,
     ended: broadcast::Sender<Arc<[CommandId]>>,
     applied: broadcast::Sender<Arc<[Applied]>>,
 }
@@ -41,6 +42,7 @@ impl Default for Signals {
             outbox: Notify::new(),
             outbox_remote: Notify::new(),
             schedule: Notify::new(),
+            replays: Notify::new(),
             ended: broadcast::channel(CAPACITY).0,
             applied: broadcast::channel(CAPACITY).0,
         };
@@ -78,6 +80,16 @@ impl Signals {
     /// Ends when such rows were written since the last call; for the relay of this process.
     pub async fn schedule_hint(&self) {
         self.inner.schedule.notified().await;
+    }
+
+    /// Somebody asked for the replay of a parked key.
+    pub fn replay_asked(&self) {
+        self.inner.replays.notify_one();
+    }
+
+    /// Ends when a replay was asked for since the last call; for whoever replays in this process.
+    pub async fn replay_hint(&self) {
+        self.inner.replays.notified().await;
     }
 
     /// Commands ended.

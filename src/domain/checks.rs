@@ -12,8 +12,9 @@ pub(crate) fn version_conflict(expected: Option<Version>, current: Version) -> O
 
 /// Why one of these cannot be a document's key.
 pub(crate) fn key_that_is_none(keys: &[String]) -> Option<String> {
-    let key = keys.iter().find(|key| key.is_empty() || key.len() > 512)?;
-    Some(format!("`{key}` is no key: it must have 1 to 512 bytes"))
+    let is_none = |key: &&String| key.is_empty() || key.len() > 512 || key.contains('\0');
+    let key = keys.iter().find(is_none)?;
+    Some(format!("`{key}` is no key: it must have 1 to 512 bytes and no U+0000"))
 }
 
 impl Scope {

@@ -55,10 +55,45 @@ pub enum Fold {
     Changed,
 }
 
-/// An event that a projection cannot apply. The projection stops at it, loudly; nothing is skipped.
+/// An event that a projection cannot apply. It is tried again a few times, unless it is fatal; then
+/// its *key* is parked: the stream in a projection of scope [`Scope::Stream`], the document in one of
+/// scope [`Scope::Shared`]. Later events of that key wait behind it, in order, and all others go on,
+/// until a person has the key replayed. Nothing is skipped silently.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ProjectionError(pub String);
+#[error("{message}")]
+pub struct ProjectionError {
+    message: String,
+    is_retryable: bool,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl ProjectionError {
+    /// A failure of which nobody knows whether trying again helps: it is tried again a few times.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_retryable: true, source: None }
+    }
+
+    /// A failure that may pass by itself: it is tried again a few times.
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self::new(message)
+    }
+
+    /// A failure that does not pass by itself: the key is parked at once.
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self { is_retryable: false, ..Self::new(message) }
+    }
+
+    /// Names the cause, which the dead letter shows.
+    #[must_use]
+    pub fn because(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// Whether it is worth trying again.
+    pub fn is_retryable(&self) -> bool {
+        self.is_retryable
+    }
+}
 
 /// The wire names of the events a projection wants.
 #[derive(Clone, Debug, Default)]

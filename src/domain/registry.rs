@@ -445,7 +445,7 @@ impl<P: Projection> ProjectionType for TypedProjection<P> {
         document: &mut Document,
         event: &EventRecord,
     ) -> Result<Fold, ProjectionError> {
-        let wrong = || ProjectionError(format!("document `{key}` belongs to another view"));
+        let wrong = || ProjectionError::fatal(format!("document `{key}` belongs to another view"));
         let view = document.value.downcast_mut::<Option<P::View>>().ok_or_else(wrong)?;
         let was_absent = view.is_none();
         self.projection.apply(key, view, event)?;

@@ -126,6 +126,9 @@ problem_codes! {
     ActionUnknown = "action_unknown", 503, "It is not known whether it was done";
     /// The view has not applied the position in the time given.
     NotApplied = "not_applied", 504, "The view has not applied the position yet";
+    /// The position lies in a part of the document that is parked: an event before it, or it, could
+    /// not be applied, and waits for a person.
+    Parked = "parked", 504, "The key is parked";
 }
 
 /// A refusal.

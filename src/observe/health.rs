@@ -86,6 +86,25 @@ impl HealthCheck for BreakersCheck {
     }
 }
 
+/// No key is parked. Nothing that a restart would help: to be shown, not required.
+pub struct ParkedCheck(pub Arc<dyn Store>);
+
+#[async_trait]
+impl HealthCheck for ParkedCheck {
+    fn name(&self) -> &'static str {
+        "parked_keys"
+    }
+    async fn check(&self) -> Result<(), String> {
+        let counts = self.0.parked_counts().await.map_err(|error| error.to_string())?;
+        let parked: Vec<String> =
+            counts.iter().map(|count| format!("{}: {}", count.group, count.keys)).collect();
+        if parked.is_empty() {
+            return Ok(());
+        }
+        Err(format!("keys are parked and wait for a person ({})", parked.join(", ")))
+    }
+}
+
 /// What one check said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]

@@ -8,7 +8,8 @@ pub mod names;
 
 pub use self::{
     health::{
-        BreakersCheck, BrokerCheck, CheckReport, Health, HealthCheck, HealthReport, StoreCheck,
+        BreakersCheck, BrokerCheck, CheckReport, Health, HealthCheck, HealthReport, ParkedCheck,
+        StoreCheck,
     },
     metrics::{MetricsError, MetricsHandle, install_metrics},
 };

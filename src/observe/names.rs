@@ -46,6 +46,8 @@ pub const DEAD_LETTERS: &str = "adjutant_dead_letters";
 pub const DEAD_LETTERS_RETRIED_TOTAL: &str = "adjutant_dead_letters_retried_total";
 /// Dead letters that were discarded, by kind.
 pub const DEAD_LETTERS_DISCARDED_TOTAL: &str = "adjutant_dead_letters_discarded_total";
+/// Keys that are parked, by group.
+pub const PARKED_KEYS: &str = "adjutant_parked_keys";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
 
@@ -88,5 +90,6 @@ pub fn describe() {
     describe_gauge!(DEAD_LETTERS, "Dead letters, by kind and state; the same in every process");
     describe_counter!(DEAD_LETTERS_RETRIED_TOTAL, "Dead letters that were retried");
     describe_counter!(DEAD_LETTERS_DISCARDED_TOTAL, "Dead letters that were discarded");
+    describe_gauge!(PARKED_KEYS, "Keys that are parked, by group");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
 }

@@ -46,6 +46,7 @@ use crate::{
     store::{HintParts, Role, Store, StoreError},
     worker::{
         EntryStats, GroupSettings, HeadWatch, Membership, MembershipParts, MembershipSettings,
+        ParkingSettings,
     },
 };
 
@@ -60,6 +61,8 @@ pub struct ProcessSettings {
     pub groups: GroupSettings,
     /// Heartbeats.
     pub membership: MembershipSettings,
+    /// When a projection parks a key, and how it replays one.
+    pub parking: ParkingSettings,
     /// The most bytes of documents that each projection remembers.
     pub projection_cache_bytes: ProjectionCacheBytes,
 }

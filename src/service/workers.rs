@@ -12,7 +12,7 @@ use crate::{
     store::{LogKind, Role},
     worker::{
         CommandHandler, EntryStats, GroupHandler, GroupParts, HeadWatch, Membership, OneSuspect,
-        ProjectionHandler, run_group,
+        ProjectionHandler, ReplayParts, run_group, run_replays,
     },
 };
 
@@ -25,6 +25,7 @@ pub(super) fn start(
     membership: &Membership,
     stop: &CancellationToken,
 ) -> Vec<AbortOnDropHandle<()>> {
+    let mut tasks = Vec::new();
     let mut handlers: Vec<(GroupName, LogKind, Arc<dyn GroupHandler>)> = Vec::new();
     if parts.roles.contains(&Role::CommandWorker) {
         let handler = Arc::new(CommandHandler::new(executor.clone()));
@@ -32,17 +33,29 @@ pub(super) fn start(
     }
     if parts.roles.contains(&Role::ProjectionWorker) {
         let registry = parts.service.registry();
+        let mut projections = Vec::new();
         for projection in registry.projections() {
-            let handler = Arc::new(ProjectionHandler::new(
+            let handler = ProjectionHandler::new(
                 registry.clone(),
                 projection.clone(),
                 parts.store.clone(),
                 signals.clone(),
                 parts.settings.projection_cache_bytes.0,
                 stop.clone(),
-            ));
-            handlers.push((GroupName::projection(projection.name()), LogKind::Events, handler));
+            );
+            let handler = Arc::new(handler.with_parking(parts.settings.parking));
+            handlers.push((handler.group().clone(), LogKind::Events, handler.clone()));
+            projections.push(handler);
         }
+        let replays = run_replays(ReplayParts {
+            handlers: projections,
+            store: parts.store.clone(),
+            signals: signals.clone(),
+            ownership: membership.ownership(),
+            poll: parts.settings.parking.poll,
+            stop: stop.clone(),
+        });
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(replays)));
     }
     let suspects = OneSuspect::default();
     let run = |(group, log, handler)| {
@@ -60,5 +73,6 @@ pub(super) fn start(
         let group = run_group(group_parts, heads.clone(), stats.clone(), ownership, stop.clone());
         AbortOnDropHandle::new(tokio::spawn(group))
     };
-    handlers.into_iter().map(run).collect()
+    tasks.extend(handlers.into_iter().map(run));
+    tasks
 }

@@ -13,10 +13,19 @@ use super::{
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind},
     message::{
-        CommandId, GroupName, MemberId, Offset, Outcome, Partition, StreamId, Timestamp, Version,
+        CommandId, GroupName, MemberId, Offset, Outcome, Partition, Position, StreamId, Timestamp,
+        Version,
     },
     store::{
-        Accepted, Acted, ActedBy, Cancelled, CommandCommit, CommandFilter, CommandRecord, CommittedCommands, DeadLetter, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain, Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Hold, Identity, Intake, JobMove, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob, Outbox, OutboxPage, Page, Queries, RejectedMessage, RetryRequest, Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewCommit, ViewDocuments, ViewRecord, Views, sqlite::SqliteStore,
+        Accepted, Acted, ActedBy, Cancelled, CommandCommit, CommandFilter, CommandRecord,
+        CommittedCommands, DeadLetter, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup,
+        DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain, Entry,
+        EventFailure, EventProgress, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads,
+        Heartbeat, Hold, Identity, Intake, JobMove, KeyName, LoadedStream, LogKind, Logs, Member,
+        Members, NewCommand, NewJob, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys,
+        Queries, RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest,
+        Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
+        ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
     },
 };
 
@@ -209,6 +218,88 @@ impl Views for SimulatedStore {
 }
 
 #[async_trait]
+impl ParkedKeys for SimulatedStore {
+    async fn parked_streams(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+        limit: usize,
+    ) -> Result<Vec<StreamId>, StoreError> {
+        self.read(self.inner().parked_streams(group, partition, limit)).await
+    }
+
+    async fn which_are_parked(
+        &self,
+        group: &GroupName,
+        streams: &[StreamId],
+    ) -> Result<Vec<StreamId>, StoreError> {
+        self.read(self.inner().which_are_parked(group, streams)).await
+    }
+
+    async fn parked_keys(
+        &self,
+        group: &GroupName,
+        after: Option<&KeyName>,
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        self.read(self.inner().parked_keys(group, after, limit)).await
+    }
+
+    async fn parked_counts(&self) -> Result<Vec<ParkedCount>, StoreError> {
+        self.read(self.inner().parked_counts()).await
+    }
+
+    async fn ask_for_replay(
+        &self,
+        dead_letter: DeadLetterId,
+        replay: Replay,
+        who: &str,
+        reason: Option<&str>,
+    ) -> Result<ReplayAsked, StoreError> {
+        let asked = Noted::of(&(dead_letter, replay));
+        let work = self.inner().ask_for_replay(dead_letter, replay, who, reason);
+        self.write("ask_for_replay", asked, work).await
+    }
+
+    async fn keys_to_replay(
+        &self,
+        owned: &[(GroupName, Partition)],
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        self.read(self.inner().keys_to_replay(owned, limit)).await
+    }
+
+    async fn waiting_events(
+        &self,
+        key: &ParkedKey,
+        limit: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError> {
+        self.read(self.inner().waiting_events(key, limit)).await
+    }
+
+    async fn replay(
+        &self,
+        step: ReplayStep,
+        fold: FoldDocuments<'_>,
+    ) -> Result<ReplayProgress, StoreError> {
+        let asked = Noted::of(&step);
+        self.write("replay", asked, self.inner().replay(step, fold)).await
+    }
+
+    async fn park_again(&self, key: &ParkedKey, failure: EventFailure) -> Result<(), StoreError> {
+        let asked = Noted::of(&failure);
+        self.write("park_again", asked, self.inner().park_again(key, failure)).await
+    }
+
+    async fn event_progress(
+        &self,
+        group: &GroupName,
+    ) -> Result<(Timestamp, Vec<EventProgress>), StoreError> {
+        self.read(self.inner().event_progress(group)).await
+    }
+}
+
+#[async_trait]
 impl Outbox for SimulatedStore {
     async fn read_outbox(
         &self,
@@ -339,6 +430,15 @@ impl Queries for SimulatedStore {
 
     async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError> {
         self.read(self.inner().view(view, key)).await
+    }
+
+    async fn view_at(
+        &self,
+        view: &str,
+        key: &str,
+        position: Position,
+    ) -> Result<ViewAt, StoreError> {
+        self.read(self.inner().view_at(view, key, position)).await
     }
 
     async fn views(

@@ -15,6 +15,8 @@ pub enum Fence {
     NotInLog,
     /// A job over dead letters is another process's by now, or it has ended.
     Job,
+    /// A key was parked or unparked meanwhile, or another replay of it was faster.
+    Parked,
 }
 
 /// Why a transaction did not take place, or may not have.

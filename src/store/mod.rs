@@ -15,6 +15,7 @@ mod members;
 mod outbox;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod paging;
+mod parking;
 mod queries;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod stored;
@@ -32,8 +33,7 @@ pub use dead_letter_jobs::{
 };
 pub use dead_letters::{
     Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
-    DeadLetterGroup, DeadLetters, JobStep, MOST_ACTED_ON, MOST_GROUPS, PastOutcome,
-    RetryRequest,
+    DeadLetterGroup, DeadLetters, JobStep, MOST_ACTED_ON, MOST_GROUPS, PastOutcome, RetryRequest,
 };
 pub use error::{Fence, StoreError};
 pub use execution::{
@@ -45,9 +45,14 @@ pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};
 pub use outbox::{Outbox, OutboxPage, OutboxRow};
+pub use parking::{
+    EventFailure, EventProgress, Folded, Generation, KeyName, KeyScope, NewParkedKey, ParkedCount,
+    ParkedKey, ParkedKeys, ParkedReference, Replay, ReplayAsked, ReplayProgress, ReplayStep,
+    WaitingEvent,
+};
 pub use queries::{
     CommandFilter, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries, StoredStreamEvent,
-    ViewRecord,
+    ViewAt, ViewRecord,
 };
 pub use suspects::{Suspects, Taken};
 pub use views::{
@@ -98,6 +103,7 @@ pub trait Store:
     + Suspects
     + DeadLetters
     + DeadLetterJobs
+    + ParkedKeys
 {
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::{DocumentRow, FailedAttempt, StoreError};
 use crate::message::{
-    CommandId, ContentHash, Lane, Metadata, Offset, Outcome, OutcomeStatus, Partition, RawJson,
-    StreamId, Timestamp, Version,
+    CommandId, ContentHash, Lane, Metadata, Offset, Outcome, OutcomeStatus, Partition, Position,
+    RawJson, StreamId, Timestamp, Version,
 };
 
 /// Where a command is in its life.
@@ -132,6 +132,15 @@ pub struct StoredStreamEvent {
 /// A document, as people see it.
 pub type ViewRecord = DocumentRow;
 
+/// A document as somebody sees it who waits for a position.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewAt {
+    /// The document; `None` if it is not there or deleted.
+    pub record: Option<ViewRecord>,
+    /// Whether an event at or before the position waits, because its key is parked.
+    pub parked: bool,
+}
+
 /// Questions.
 #[async_trait]
 pub trait Queries: Send + Sync {
@@ -156,6 +165,15 @@ pub trait Queries: Send + Sync {
 
     /// One document; `None` if it is not there or deleted.
     async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError>;
+
+    /// One document, and whether the position lies in a parked part of it: the position's stream, or
+    /// the document, waits from there or from before. For views whose group has passed the position.
+    async fn view_at(
+        &self,
+        view: &str,
+        key: &str,
+        position: Position,
+    ) -> Result<ViewAt, StoreError>;
 
     /// Documents whose key has the prefix, after a key, in key order.
     async fn views(

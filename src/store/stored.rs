@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::StoreError;
-use crate::message::{
-    ContentHash, Failure, Lane, Metadata, Offset, Partition, Position, RawJson, ReplyAddress,
-    StreamId,
+use super::{KeyScope, Replay, StoreError};
+use crate::{
+    dead_letter::DeadLetterState,
+    message::{
+        ContentHash, Failure, GroupName, Lane, Metadata, Offset, Partition, Position, RawJson,
+        ReplyAddress, StreamId,
+    },
 };
 
 pub(super) fn lane_code(lane: Lane) -> i16 {
@@ -105,3 +108,41 @@ pub(super) fn json_text<T: serde::Serialize>(value: &T) -> Result<String, StoreE
 pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
+
+/// `parked_keys.state`: what was asked for, if anything.
+pub(super) fn replay(state: i16) -> Result<Option<Replay>, StoreError> {
+    match state {
+        1 => Ok(None),
+        2 => Ok(Some(Replay::Retry)),
+        3 => Ok(Some(Replay::Discard)),
+        _ => Err(StoreError::Corrupt(format!("there is no state {state} of a parked key"))),
+    }
+}
+
+pub(super) fn replay_code(replay: Replay) -> i16 {
+    match replay {
+        Replay::Retry => 2,
+        Replay::Discard => 3,
+    }
+}
+
+/// What a dead letter is when its replay has ended, well or not.
+pub(super) fn closed_by(replay: Option<Replay>) -> DeadLetterState {
+    match replay {
+        Some(Replay::Discard) => DeadLetterState::Discarded,
+        Some(Replay::Retry) | None => DeadLetterState::Resolved,
+    }
+}
+
+pub(super) fn key_scope(code: i16) -> Result<KeyScope, StoreError> {
+    KeyScope::from_code(code)
+        .ok_or_else(|| StoreError::Corrupt(format!("there is no scope {code} of a parked key")))
+}
+
+/// The group that maintains a view.
+pub(super) fn group_of(view: &str) -> GroupName {
+    GroupName::projection(view)
+}
+
+/// How many bytes of payload a page of waiting events holds about, at most (and at least one event).
+pub(super) const WAITING_BYTES: i64 = 4 * 1024 * 1024;

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::{CheckpointMove, StoreError};
-use crate::message::{Partition, Position, RawJson};
+use super::{CheckpointMove, Folded, NewParkedKey, StoreError};
+use crate::message::{Partition, Position, RawJson, StreamId};
 
 /// A document as it is stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,15 @@ pub struct DocumentRow {
     pub value: Option<RawJson>,
     /// For each partition that fed it, the last position that did.
     pub as_of: Vec<Position>,
+    /// The parked key with which it waits, if it does: the stream, or the document itself.
+    pub parked: Option<String>,
+}
+
+impl DocumentRow {
+    /// A document that is not there.
+    pub fn absent(key: impl Into<String>) -> Self {
+        Self { key: key.into(), version: 0, value: None, as_of: Vec::new(), parked: None }
+    }
 }
 
 /// A document to write.
@@ -34,7 +43,7 @@ pub struct DocumentWrite {
 }
 
 /// Changes to one view, with the checkpoints of the events that caused them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ViewCommit {
     /// The view.
     pub view: String,
@@ -42,10 +51,15 @@ pub struct ViewCommit {
     pub documents: Vec<DocumentWrite>,
     /// The checkpoints of the view's group.
     pub checkpoints: Vec<CheckpointMove>,
+    /// Parked streams whose events the checkpoints pass, sorted, each once; one that is parked no
+    /// longer → [`Fence::Parked`](super::Fence).
+    pub passed: Vec<StreamId>,
+    /// Keys that are parked with this.
+    pub parked: Vec<NewParkedKey>,
 }
 
 /// Documents of one view to be locked, folded and written in one transaction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FoldRequest {
     /// The view.
     pub view: String,
@@ -53,11 +67,14 @@ pub struct FoldRequest {
     pub keys: Vec<String>,
     /// The checkpoints of the view's group.
     pub checkpoints: Vec<CheckpointMove>,
+    /// Parked streams whose events the checkpoints pass, sorted, each once; one that is parked no
+    /// longer → [`Fence::Parked`](super::Fence).
+    pub passed: Vec<StreamId>,
 }
 
 /// Folds locked documents; gets them in the order of the request's keys.
 pub type FoldDocuments<'a> =
-    Box<dyn FnOnce(Vec<DocumentRow>) -> Result<Vec<DocumentWrite>, StoreError> + Send + 'a>;
+    Box<dyn FnOnce(Vec<DocumentRow>) -> Result<Folded, StoreError> + Send + 'a>;
 
 /// The answer to a request for documents.
 pub type ViewDocuments = Vec<DocumentRow>;

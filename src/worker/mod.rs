@@ -9,6 +9,7 @@ mod heads;
 mod membership;
 mod partition_loop;
 mod projection;
+mod replays;
 mod road;
 mod source;
 mod stats;
@@ -21,6 +22,7 @@ pub use heads::HeadWatch;
 pub use membership::{
     Membership, MembershipParts, MembershipSettings, Ownership, able_members, owner,
 };
-pub use projection::ProjectionHandler;
+pub use projection::{ParkingSettings, ProjectionHandler};
+pub use replays::{ReplayParts, run_replays};
 pub use stats::{EntrySource, EntryStats};
 pub use suspects::OneSuspect;

@@ -260,6 +260,7 @@ async fn a_server_that_speaks_another_language_is_understood() {
             from: adjutant::message::Offset(7),
             to: adjutant::message::Offset(8),
         }],
+        ..Default::default()
     };
     let error = adjutant::store::Views::commit_view(&*store, commit()).await.unwrap_err();
     let fenced = matches!(error, adjutant::store::StoreError::Fenced(_));

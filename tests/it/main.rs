@@ -21,6 +21,7 @@ mod http;
 #[cfg(feature = "embedded")]
 mod in_process_road;
 mod main_path;
+mod parking;
 mod readme;
 mod releases;
 mod retries;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use adjutant::{
     broker::rabbitmq::RabbitSettings,
-    execute::{ExecutorSettings, PerType},
+    execute::{ExecutorSettings, PerType, RetryPolicy},
     ingress::{AccessRole, CommitSettings, IngressSettings, TokenSettings},
     message::PartitionCount,
     relay::RelaySettings,
     service::{Backing, EmbeddedSettings, ProcessSettings, ServerSettings, ServicesSettings},
     store::postgres::PostgresSettings,
-    worker::{GroupSettings, MembershipSettings, Pace},
+    worker::{GroupSettings, MembershipSettings, Pace, ParkingSettings},
 };
 
 use crate::{
@@ -89,6 +89,15 @@ fn process(config: &Config) -> ProcessSettings {
             pace: Pace { interval: millis(config.worker.pace_ms), ..defaults.groups.pace },
             quiet: millis(config.worker.idle_check_ms),
             ..defaults.groups
+        },
+        parking: ParkingSettings {
+            tries: config.worker.projection_tries.max(1),
+            retry: RetryPolicy {
+                initial: millis(config.worker.projection_retry_ms),
+                ..defaults.parking.retry
+            },
+            replay_batch: config.worker.replay_batch.max(1),
+            ..defaults.parking
         },
         membership: MembershipSettings {
             heartbeat: millis(config.membership.heartbeat_ms),

@@ -11,6 +11,7 @@ mod letters;
 mod lines;
 mod members;
 mod output;
+mod projections;
 mod send;
 mod send_file;
 mod status;
@@ -54,6 +55,8 @@ enum Task {
     Watch(status::WatchArguments),
     /// Show the live processes, their roles and partitions.
     Members,
+    /// Show how far each projection is, and the keys that are parked in it.
+    Projections(projections::Arguments),
     /// Read views.
     #[command(subcommand)]
     Views(views::Task),
@@ -89,6 +92,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Task::Status(status) => status::run(&api, output, status).await,
         Task::Watch(watch) => status::watch(&api, output, watch).await,
         Task::Members => members::run(&api, output).await,
+        Task::Projections(arguments) => projections::run(&api, output, arguments).await,
         Task::Views(task) => views::run(&api, output, task).await,
         Task::Streams(task) => streams::run(&api, output, task).await,
         Task::DeadLetters(task) => letters::run(&api, output, task).await,

@@ -13,6 +13,7 @@ mod metrics;
 mod openapi;
 mod operations;
 mod params;
+mod projections;
 mod rate;
 mod reports;
 mod resource;

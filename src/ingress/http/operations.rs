@@ -1,4 +1,4 @@
-//! For operators: members, projections, caches.
+//! For operators: members, caches.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     ingress::Problem,
-    message::{GroupName, MemberId, Offset, Partition, Timestamp},
-    store::{LogKind, Member, Role},
+    message::{GroupName, MemberId, Partition, Timestamp},
+    store::{Member, Role},
 };
 
 /// A live process.
@@ -96,56 +96,6 @@ fn member_resource(
         heartbeat_at: member.heartbeat_at,
         stats: &member.stats,
     }
-}
-
-/// A projection and how far it is.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ProjectionResource {
-    name: &'static str,
-    /// `running`.
-    state: &'static str,
-    partitions: Vec<Progress>,
-}
-
-/// How far a group is in one partition.
-#[derive(Serialize, ToSchema)]
-struct Progress {
-    #[schema(value_type = i16)]
-    partition: Partition,
-    /// The last offset it has finished.
-    #[schema(value_type = i64)]
-    checkpoint: Offset,
-    /// The newest offset there is.
-    #[schema(value_type = i64)]
-    head: Offset,
-    /// How many events it is behind.
-    lag: i64,
-}
-
-/// Projections, with checkpoint, head and lag by partition.
-#[utoipa::path(
-    get, path = "/v1/projections", tag = "operations",
-    responses((status = 200, body = List<ProjectionResource>))
-)]
-pub(super) async fn projections(
-    _: Allowed<ToOperate>,
-    State(app): State<App>,
-) -> Result<Response, Problem> {
-    let mut items = Vec::new();
-    for projection in app.registry.projections() {
-        let name = projection.name();
-        let group = GroupName::projection(name);
-        // The checkpoints first: heads only grow, so no lag comes out below zero.
-        let checkpoints = app.store.checkpoints(&group).await.map_err(store_problem)?;
-        let heads = app.store.heads().await.map_err(store_problem)?;
-        let partitions = app.partitions.all().map(|partition| {
-            let checkpoint = checkpoints.get(partition.index()).copied().unwrap_or_default();
-            let head = heads.of(LogKind::Events, partition);
-            Progress { partition, checkpoint, head, lag: (head.0 - checkpoint.0).max(0) }
-        });
-        items.push(ProjectionResource { name, state: "running", partitions: partitions.collect() });
-    }
-    Ok(respond::json(StatusCode::OK, &List { items, next: None }))
 }
 
 /// The caches of the process that answers.

@@ -11,8 +11,8 @@ use axum::{
 use super::{
     App,
     access::{Allowed, ToOperate},
-    batch, commands, dead_letters, jobs, letter_actions, operations, respond, streams, submit,
-    types, views,
+    batch, commands, dead_letters, jobs, letter_actions, operations, projections, respond, streams,
+    submit, types, views,
 };
 use crate::{
     ingress::{Problem, ProblemCode},
@@ -32,7 +32,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1/types", get(types::list))
         .route("/v1/types/{type}", get(types::one))
         .route("/v1/members", get(operations::members))
-        .route("/v1/projections", get(operations::projections))
+        .route("/v1/projections", get(projections::projections))
         .route("/v1/cache", get(operations::cache))
         .route("/v1/dead-letters", get(dead_letters::list))
         .route("/v1/dead-letters/groups", get(dead_letters::groups))

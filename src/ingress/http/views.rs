@@ -68,7 +68,7 @@ pub(super) struct OneQuery {
         (status = 200, body = Document<'static>),
         (status = 304, description = "It has not changed"),
         (status = 404, description = "No such view or document", body = super::openapi::ProblemBody),
-        (status = 504, description = "The position was not applied in time", body = super::openapi::ProblemBody),
+        (status = 504, description = "The position was not applied in time, or it waits because its key is parked", body = super::openapi::ProblemBody),
     )
 )]
 pub(super) async fn one(
@@ -81,12 +81,14 @@ pub(super) async fn one(
     check_view(&app, &view)?;
     params::no_nul("key", &key)?;
     let wait = params::wait(query.wait)?;
-    match &query.at {
-        Some(at) => wait_for(&app, &view, at, wait).await?,
+    let record = match &query.at {
+        Some(at) => {
+            let position = wait_for(&app, &view, at, wait).await?;
+            read_at(&app, &view, &key, position).await?
+        }
         None if query.wait.is_some() => return Err(invalid("`wait` needs `at`")),
-        None => {}
-    }
-    let record = app.store.view(&view, &key).await.map_err(store_problem)?;
+        None => app.store.view(&view, &key).await.map_err(store_problem)?,
+    };
     let record = record.filter(|record| record.value.is_some()).ok_or_else(|| {
         let detail = format!("the view `{view}` has no document `{key}`");
         Problem::new(ProblemCode::DocumentNotFound, detail)
@@ -118,7 +120,7 @@ async fn wait_for(
     view: &str,
     at: &str,
     wait: std::time::Duration,
-) -> Result<(), Problem> {
+) -> Result<Position, Problem> {
     let position: Position = at.parse().map_err(|error| invalid(format!("`at`: {error}")))?;
     if position.partition.0 >= app.partitions.get() {
         return Err(invalid(format!("`at`: there are {} partitions", app.partitions.get())));
@@ -126,10 +128,28 @@ async fn wait_for(
     let group = GroupName::projection(view);
     let reached = app.positions.reached(&group, position, wait).await.map_err(store_problem)?;
     if reached {
-        return Ok(());
+        return Ok(position);
     }
     let detail = format!("the view `{view}` has not applied {position} yet");
     Err(Problem::new(ProblemCode::NotApplied, detail))
+}
+
+/// The view has passed the position; it has applied it, too, unless its key is parked.
+async fn read_at(
+    app: &App,
+    view: &str,
+    key: &str,
+    position: Position,
+) -> Result<Option<ViewRecord>, Problem> {
+    let found = app.store.view_at(view, key, position).await.map_err(store_problem)?;
+    if !found.parked {
+        return Ok(found.record);
+    }
+    let detail = format!(
+        "the document `{key}` of the view `{view}` does not hold {position}: an event could not be \
+         applied, and what follows it waits until it is replayed"
+    );
+    Err(Problem::new(ProblemCode::Parked, detail))
 }
 
 /// Weak comparison (RFC 9110, section 13.1.2).

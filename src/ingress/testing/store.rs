@@ -40,6 +40,7 @@ pub(crate) struct Inside {
     pub(crate) checkpoints: HashMap<GroupName, Vec<Offset>>,
     pub(crate) views: BTreeMap<(String, String), ViewRecord>,
     pub(crate) events: Vec<(StreamId, StoredStreamEvent)>,
+    pub(crate) parked: Vec<ParkedKey>,
     /// Every question fails with this.
     pub(crate) down: bool,
     pub(crate) questions: usize,
@@ -237,6 +238,88 @@ impl Views for MemoryStore {
 }
 
 #[async_trait]
+impl ParkedKeys for MemoryStore {
+    async fn parked_streams(
+        &self,
+        _: &GroupName,
+        _: Partition,
+        _: usize,
+    ) -> Result<Vec<StreamId>, StoreError> {
+        unimplemented!()
+    }
+    async fn which_are_parked(
+        &self,
+        _: &GroupName,
+        _: &[StreamId],
+    ) -> Result<Vec<StreamId>, StoreError> {
+        unimplemented!()
+    }
+    async fn parked_keys(
+        &self,
+        group: &GroupName,
+        _: Option<&KeyName>,
+        limit: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        let inside = self.up()?;
+        let keys = inside.parked.iter().filter(|key| key.name.group == *group);
+        Ok(keys.take(limit).cloned().collect())
+    }
+    async fn parked_counts(&self) -> Result<Vec<ParkedCount>, StoreError> {
+        let mut counts: BTreeMap<GroupName, i64> = BTreeMap::new();
+        for key in &self.up()?.parked {
+            *counts.entry(key.name.group.clone()).or_default() += 1;
+        }
+        Ok(counts.into_iter().map(|(group, keys)| ParkedCount { group, keys }).collect())
+    }
+    async fn ask_for_replay(
+        &self,
+        _: DeadLetterId,
+        _: Replay,
+        _: &str,
+        _: Option<&str>,
+    ) -> Result<ReplayAsked, StoreError> {
+        unimplemented!()
+    }
+    async fn keys_to_replay(
+        &self,
+        _: &[(GroupName, Partition)],
+        _: usize,
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        unimplemented!()
+    }
+    async fn waiting_events(
+        &self,
+        _: &ParkedKey,
+        _: usize,
+    ) -> Result<Vec<WaitingEvent>, StoreError> {
+        unimplemented!()
+    }
+    async fn replay(
+        &self,
+        _: ReplayStep,
+        _: FoldDocuments<'_>,
+    ) -> Result<ReplayProgress, StoreError> {
+        unimplemented!()
+    }
+    async fn park_again(&self, _: &ParkedKey, _: EventFailure) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn event_progress(
+        &self,
+        group: &GroupName,
+    ) -> Result<(Timestamp, Vec<EventProgress>), StoreError> {
+        let checkpoints = self.checkpoints(group).await?;
+        let now = Timestamp::UNIX_EPOCH + Duration::from_mins(1);
+        let progress = checkpoints.into_iter().map(|checkpoint| EventProgress {
+            checkpoint,
+            head: Offset(9),
+            waiting_since: (checkpoint < Offset(9)).then_some(Timestamp::UNIX_EPOCH),
+        });
+        Ok((now, progress.collect()))
+    }
+}
+
+#[async_trait]
 impl Outbox for MemoryStore {
     async fn read_outbox(
         &self,
@@ -359,6 +442,20 @@ impl Queries for MemoryStore {
     }
     async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError> {
         Ok(self.up()?.views.get(&(view.to_owned(), key.to_owned())).cloned())
+    }
+    async fn view_at(
+        &self,
+        view: &str,
+        key: &str,
+        position: Position,
+    ) -> Result<ViewAt, StoreError> {
+        let record = self.view(view, key).await?;
+        let parked = self.up()?.parked.iter().any(|parked| {
+            parked.name.group == GroupName::projection(view)
+                && parked.failed.partition == position.partition
+                && parked.failed.offset <= position.offset
+        });
+        Ok(ViewAt { record, parked })
     }
     async fn views(
         &self,

@@ -18,7 +18,8 @@ use crate::{
         http::{Ingress, IngressParts, StartError as IngressStartError},
     },
     observe::{
-        BreakersCheck, BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics,
+        BreakersCheck, BrokerCheck, Health, MetricsError, ParkedCheck, StoreCheck, admin,
+        install_metrics,
     },
     store::{Role, Store, StoreError},
 };
@@ -167,7 +168,8 @@ impl Server {
         let health = Health::new()
             .require(StoreCheck(store.clone()))
             .show(BrokerCheck(broker.clone()))
-            .show(breakers.clone());
+            .show(breakers.clone())
+            .show(ParkedCheck(store.clone()));
         let health = Arc::new(health);
         let admin = start_admin(&settings, &health, &metrics, &rest)?;
         let process = Process::start(ProcessParts {

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::{PostgresStore, columns, errors};
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind, DeadLetterState},
-    message::{Attempt, CommandId, Failure, GroupName, Offset, Partition, RawJson, Timestamp, Version},
+    message::{
+        Attempt, CommandId, Failure, GroupName, Offset, Partition, RawJson, Timestamp, Version,
+    },
     store::{
         Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
         DeadLetterGroup, DeadLetterJobId, DeadLetters, FailedAttempt, MOST_GROUPS, Page,

@@ -87,6 +87,7 @@ fn unique_violation(answer: &DbError, text: String) -> StoreError {
     match answer.constraint() {
         Some("checkpoints_pkey") => StoreError::Fenced(Fence::Checkpoint),
         Some("outcomes_pkey") => StoreError::Fenced(Fence::Outcome),
+        Some("parked_keys_pkey") => StoreError::Fenced(Fence::Parked),
         Some("events_partition_stream_version_key") => StoreError::Fenced(Fence::StreamVersion),
         // Two writers of one log without its lock: law 4's second line of defence.
         Some("events_pkey" | "command_log_pkey") => StoreError::Transient(text),

@@ -18,6 +18,7 @@ mod logs;
 mod members;
 mod migrate;
 mod outbox;
+mod parking;
 mod pool;
 mod queries;
 mod streams;

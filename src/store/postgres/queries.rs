@@ -6,11 +6,12 @@ use sqlx::{Row, postgres::PgRow};
 use super::{PostgresStore, columns, errors};
 use crate::{
     message::{
-        Attempt, CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version,
+        Attempt, CommandId, Offset, Outcome, OutcomeStatus, Partition, Position, RawJson, StreamId,
+        Version,
     },
     store::{
         CommandFilter, CommandRecord, DocumentRow, FailedAttempt, MOST_FAILURES, Page, Queries,
-        StoreError, StoredStreamEvent, ViewRecord,
+        StoreError, StoredStreamEvent, ViewAt, ViewRecord,
         paging::{CommandPage, Cursor, end_of_prefix},
     },
 };
@@ -75,12 +76,32 @@ const STREAM: &str = "
 
 /// Served by views_pkey.
 const VIEW: &str = "
-    SELECT key, version, value::text AS value, as_of::text AS as_of
+    SELECT key, version, value::text AS value, as_of::text AS as_of, parked
       FROM adjutant.views WHERE view = $1 AND key = $2 AND value IS NOT NULL";
+
+/// A document, and whether an event at or before a position waits for it, or for the streams that are
+/// parked among two: that of the position, and the one with which the document waits. Served by
+/// views_pkey, parked_references_pkey, parked_keys_pkey, events_pkey and
+/// events_partition_stream_version_key.
+const VIEW_AT: &str = "
+    SELECT d.key, d.version, d.value::text AS value, d.as_of::text AS as_of, d.parked,
+           EXISTS (SELECT 1 FROM adjutant.parked_references r
+                    WHERE r.group_name = $1 AND r.generation = 1 AND r.key = $3
+                      AND r.partition = $4 AND r.\"offset\" <= $5)
+        OR EXISTS (SELECT 1
+                     FROM adjutant.parked_keys k
+                     JOIN adjutant.events e ON e.partition = k.partition AND e.stream = k.key
+                                           AND e.version = k.cursor_version + 1
+                    WHERE k.group_name = $1 AND k.generation = 1 AND k.scope = 1
+                      AND k.key IN ((SELECT p.stream FROM adjutant.events p
+                                      WHERE p.partition = $4 AND p.\"offset\" = $5), d.parked)
+                      AND k.partition = $4 AND e.\"offset\" <= $5) AS waits
+      FROM (SELECT 1) AS one
+      LEFT JOIN adjutant.views d ON d.view = $2 AND d.key = $3";
 
 /// A range of views_pkey; the prefix is a range too, because keys sort by bytes (COLLATE \"C\").
 const VIEWS: &str = "
-    SELECT key, version, value::text AS value, as_of::text AS as_of
+    SELECT key, version, value::text AS value, as_of::text AS as_of, parked
       FROM adjutant.views
      WHERE view = $1 AND key > $2 AND key >= $3 AND ($4::text IS NULL OR key < $4)
        AND value IS NOT NULL
@@ -134,6 +155,28 @@ impl Queries for PostgresStore {
     async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError> {
         let row = sqlx::query(VIEW).bind(view).bind(key).fetch_optional(&self.read).await;
         row.map_err(errors::read)?.as_ref().map(document).transpose()
+    }
+
+    async fn view_at(
+        &self,
+        view: &str,
+        key: &str,
+        position: Position,
+    ) -> Result<ViewAt, StoreError> {
+        let row = sqlx::query(VIEW_AT)
+            .bind(columns::group_of(view).as_str().to_owned())
+            .bind(view)
+            .bind(key)
+            .bind(position.partition.0)
+            .bind(position.offset.0)
+            .fetch_one(&self.read)
+            .await
+            .map_err(errors::read)?;
+        let is_there = column::<Option<String>>(&row, "value")?.is_some();
+        Ok(ViewAt {
+            parked: column(&row, "waits")?,
+            record: is_there.then(|| document(&row)).transpose()?,
+        })
     }
 
     async fn views(
@@ -261,5 +304,6 @@ fn document(row: &PgRow) -> Result<DocumentRow, StoreError> {
         version: column(row, "version")?,
         value: columns::raw(column(row, "value")?),
         as_of: columns::as_of(column(row, "as_of")?)?,
+        parked: column(row, "parked")?,
     })
 }

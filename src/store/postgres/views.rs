@@ -9,15 +9,16 @@ use super::{
     PostgresStore,
     columns::{self, Jsonb, as_of_json},
     errors, pool,
+    transaction::Params,
 };
 use crate::store::{
-    CheckpointMove, DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, StoreError, ViewCommit,
-    ViewDocuments, Views,
+    CheckpointMove, DocumentRow, DocumentWrite, Fence, FoldDocuments, FoldRequest, StoreError,
+    ViewCommit, ViewDocuments, Views,
 };
 
 /// A join, not `= ANY`: a generic plan would filter the whole view by it. Served by views_pkey.
 const LOAD: &str = "
-    SELECT v.key, v.version, v.value::text, v.as_of::text
+    SELECT v.key, v.version, v.value::text, v.as_of::text, v.parked
       FROM unnest($2::text[]) AS k(key)
      CROSS JOIN LATERAL (SELECT * FROM adjutant.views d
                           WHERE d.view = $1 AND d.key = k.key OFFSET 0) AS v";
@@ -29,13 +30,14 @@ const INSERT_EMPTY: &str = "
     ON CONFLICT (view, key) DO NOTHING";
 
 /// Locks in key order: the sorted keys drive a nested loop. Served by views_pkey.
-const LOCK: &str = "
-    SELECT v.key, v.version, v.value::text, v.as_of::text
+pub(super) const LOCK: &str = "
+    SELECT v.key, v.version, v.value::text, v.as_of::text, v.parked
       FROM (SELECT k FROM unnest($2::text[]) AS k ORDER BY k COLLATE \"C\") AS k(key)
      CROSS JOIN LATERAL (SELECT * FROM adjutant.views d
                           WHERE d.view = $1 AND d.key = k.key FOR UPDATE) AS v";
 
-const COMMIT: &str = "SELECT adjutant.commit_view($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+pub(super) const COMMIT: &str =
+    "SELECT adjutant.commit_view($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 #[async_trait]
 impl Views for PostgresStore {
@@ -54,10 +56,19 @@ impl Views for PostgresStore {
     }
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), StoreError> {
-        let transaction = self.transaction().await?;
+        let mut transaction = self.transaction().await?;
         let function = transaction.prepare(COMMIT).await?;
         let columns = ViewColumns::of(&commit.view, &commit.documents, &commit.checkpoints);
-        transaction.run_with(&function, &columns.params()).await?;
+        if commit.passed.is_empty() && commit.parked.is_empty() {
+            transaction.run_with(&function, &columns.params()).await?;
+            return Ok(());
+        }
+        if !transaction.begin_passing(&commit.view, &commit.passed).await? {
+            transaction.roll_back().await?;
+            return Err(StoreError::Fenced(Fence::Parked));
+        }
+        transaction.park(&commit.view, &commit.parked).await?;
+        transaction.commit_with(&function, &columns.params()).await?;
         Ok(())
     }
 
@@ -68,18 +79,34 @@ impl Views for PostgresStore {
     ) -> Result<(), StoreError> {
         let mut transaction = self.transaction().await?;
         let insert = transaction.prepare(INSERT_EMPTY).await?;
-        transaction.begin_with(&insert, &[&request.view, &request.keys]).await?;
+        let empty: Params<'_> = &[&request.view, &request.keys];
+        if request.passed.is_empty() {
+            transaction.begin_with(&insert, empty).await?;
+        } else if transaction.begin_passing(&request.view, &request.passed).await? {
+            transaction.query(&insert, empty).await?;
+        } else {
+            transaction.roll_back().await?;
+            return Err(StoreError::Fenced(Fence::Parked));
+        }
         let lock = transaction.prepare(LOCK).await?;
         let rows = transaction.query(&lock, &[&request.view, &request.keys]).await?;
-        let documents = fold(in_order(&request.keys, &rows)?)?;
+        let folded = match in_order(&request.keys, &rows).and_then(fold) {
+            Ok(folded) => folded,
+            Err(error) => {
+                transaction.roll_back().await?;
+                return Err(error);
+            }
+        };
+        transaction.park(&request.view, &folded.parked).await?;
+        transaction.refer(&request.view, &folded.references).await?;
         let function = transaction.prepare(COMMIT).await?;
-        let columns = ViewColumns::of(&request.view, &documents, &request.checkpoints);
+        let columns = ViewColumns::of(&request.view, &folded.documents, &request.checkpoints);
         transaction.commit_with(&function, &columns.params()).await?;
         Ok(())
     }
 }
 
-fn in_order(keys: &[String], rows: &[Row]) -> Result<ViewDocuments, StoreError> {
+pub(super) fn in_order(keys: &[String], rows: &[Row]) -> Result<ViewDocuments, StoreError> {
     let mut found = rows
         .iter()
         .map(|row| {
@@ -88,16 +115,16 @@ fn in_order(keys: &[String], rows: &[Row]) -> Result<ViewDocuments, StoreError> 
                 version: row.get(1),
                 value: columns::raw(row.get(2)),
                 as_of: columns::as_of(row.get(3))?,
+                parked: row.get(4),
             };
             Ok((document.key.clone(), document))
         })
         .collect::<Result<HashMap<_, _>, StoreError>>()?;
-    let absent =
-        |key: &String| DocumentRow { key: key.clone(), version: 0, value: None, as_of: Vec::new() };
-    Ok(keys.iter().map(|key| found.remove(key).unwrap_or_else(|| absent(key))).collect())
+    let found = |key: &String| found.remove(key).unwrap_or_else(|| DocumentRow::absent(key));
+    Ok(keys.iter().map(found).collect())
 }
 
-struct ViewColumns<'a> {
+pub(super) struct ViewColumns<'a> {
     view: &'a str,
     group: &'a str,
     keys: Vec<&'a str>,
@@ -111,7 +138,11 @@ struct ViewColumns<'a> {
 }
 
 impl<'a> ViewColumns<'a> {
-    fn of(view: &'a str, documents: &'a [DocumentWrite], moves: &'a [CheckpointMove]) -> Self {
+    pub(super) fn of(
+        view: &'a str,
+        documents: &'a [DocumentWrite],
+        moves: &'a [CheckpointMove],
+    ) -> Self {
         let as_of = |document: &DocumentWrite| {
             serde_json::from_str(&as_of_json(&document.as_of)).unwrap_or_default()
         };
@@ -132,7 +163,7 @@ impl<'a> ViewColumns<'a> {
         }
     }
 
-    fn params(&self) -> [&(dyn ToSql + Sync); 10] {
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 10] {
         [
             &self.view,
             &self.group,

@@ -112,6 +112,53 @@ pub struct CheckpointFact {
     pub reached: i64,
 }
 
+/// A key that is parked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParkedFact {
+    /// The group.
+    pub group: String,
+    /// 1 stream, 2 document, 3 saga instance.
+    pub scope: i16,
+    /// The key.
+    pub key: String,
+    /// The partition of the event that failed.
+    pub partition: i16,
+    /// Its offset.
+    pub failed_offset: i64,
+    /// Stream: the last offset applied to it. Else: how many references have been replayed.
+    pub cursor: i64,
+    /// 1 waits for a person, 2 is replayed, 3 is replayed without the event that failed.
+    pub state: i16,
+    /// What its dead letter is: 1 open, 2 retrying, 3 resolved, 4 discarded; `None`: there is none.
+    pub dead_letter: Option<i16>,
+}
+
+/// An event that waits for a document which is parked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceFact {
+    /// The group.
+    pub group: String,
+    /// The document.
+    pub key: String,
+    /// The partition of the event.
+    pub partition: i16,
+    /// Its offset.
+    pub offset: i64,
+}
+
+/// An event that a person decided is never applied to a key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiscardFact {
+    /// The group.
+    pub group: String,
+    /// The key.
+    pub key: String,
+    /// The partition of the event.
+    pub partition: i16,
+    /// Its offset.
+    pub offset: i64,
+}
+
 /// All of it, each table in the order of its key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
@@ -127,6 +174,12 @@ pub struct Evidence {
     pub documents: Vec<DocumentFact>,
     /// Checkpoints, by group and partition.
     pub checkpoints: Vec<CheckpointFact>,
+    /// Parked keys, by group, scope and key.
+    pub parked: Vec<ParkedFact>,
+    /// Events that wait for documents, by group, key, partition and offset.
+    pub references: Vec<ReferenceFact>,
+    /// Events that were discarded, or are to be.
+    pub discards: Vec<DiscardFact>,
     /// How many rows the outbox still holds.
     pub outbox_rows: i64,
     /// When the scheduled commands are due, by time.
@@ -223,7 +276,8 @@ impl Evidence {
             )?,
             documents: all(
                 connection,
-                "SELECT view, key, version, value FROM views ORDER BY view, key",
+                // A document that waits from its first event on is not there yet.
+                "SELECT view, key, version, value FROM views WHERE version > 0 ORDER BY view, key",
                 |row| {
                     Ok(DocumentFact {
                         view: row.get(0)?,
@@ -242,6 +296,53 @@ impl Evidence {
                         group: row.get(0)?,
                         partition: row.get(1)?,
                         reached: row.get(2)?,
+                    })
+                },
+            )?,
+            parked: all(
+                connection,
+                "SELECT k.group_name, k.scope, k.key, k.partition, k.failed_offset, k.cursor,
+                        k.state, l.state
+                   FROM parked_keys k LEFT JOIN dead_letters l ON l.id = k.dead_letter_id
+                  ORDER BY k.group_name, k.scope, k.key",
+                |row| {
+                    Ok(ParkedFact {
+                        group: row.get(0)?,
+                        scope: row.get(1)?,
+                        key: row.get(2)?,
+                        partition: row.get(3)?,
+                        failed_offset: row.get(4)?,
+                        cursor: row.get(5)?,
+                        state: row.get(6)?,
+                        dead_letter: row.get(7)?,
+                    })
+                },
+            )?,
+            references: all(
+                connection,
+                "SELECT group_name, key, partition, \"offset\" FROM parked_references
+                  ORDER BY group_name, key, partition, \"offset\"",
+                |row| {
+                    Ok(ReferenceFact {
+                        group: row.get(0)?,
+                        key: row.get(1)?,
+                        partition: row.get(2)?,
+                        offset: row.get(3)?,
+                    })
+                },
+            )?,
+            discards: all(
+                connection,
+                "SELECT group_name, key, partition, \"offset\" FROM dead_letters
+                  WHERE kind = 2 AND state = 4 AND \"offset\" IS NOT NULL
+                 UNION
+                 SELECT group_name, key, partition, failed_offset FROM parked_keys WHERE state = 3",
+                |row| {
+                    Ok(DiscardFact {
+                        group: row.get(0)?,
+                        key: row.get(1)?,
+                        partition: row.get(2)?,
+                        offset: row.get(3)?,
                     })
                 },
             )?,

@@ -126,7 +126,11 @@ impl Logs for SqliteStore {
 }
 
 impl Transaction<'_> {
-    fn checkpoint(&self, group: &GroupName, partition: Partition) -> Result<Offset, StoreError> {
+    pub(super) fn checkpoint(
+        &self,
+        group: &GroupName,
+        partition: Partition,
+    ) -> Result<Offset, StoreError> {
         self.number(CHECKPOINT, params![group.as_str(), partition.0]).map(Offset)
     }
 

@@ -25,6 +25,7 @@ mod logs;
 mod members;
 mod open;
 mod outbox;
+mod parking;
 mod queries;
 mod readers;
 mod reply;

@@ -11,11 +11,12 @@ use super::{
 };
 use crate::{
     message::{
-        Attempt, CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version,
+        Attempt, CommandId, Offset, Outcome, OutcomeStatus, Partition, Position, RawJson, StreamId,
+        Version,
     },
     store::{
         CommandFilter, CommandRecord, FailedAttempt, MOST_FAILURES, Page, Queries, StoreError,
-        StoredStreamEvent, ViewRecord,
+        StoredStreamEvent, ViewAt, ViewRecord,
         paging::{CommandPage, end_of_prefix},
         stored,
     },
@@ -78,12 +79,30 @@ const EVENT_AT: &str = "
 
 /// Served by the primary key.
 const VIEW: &str = "
-    SELECT key, version, value, as_of FROM views
+    SELECT key, version, value, as_of, parked FROM views
      WHERE view = ?1 AND key = ?2 AND value IS NOT NULL";
+
+/// Whether an event at or before a position waits for a document, or for the streams that are parked
+/// among two: that of the position, and the one with which the document waits. Served by primary
+/// keys and UNIQUE (partition, stream, version).
+const WAITS: &str = "
+    SELECT EXISTS (SELECT 1 FROM parked_references r
+                    WHERE r.group_name = ?1 AND r.generation = 1 AND r.key = ?3
+                      AND r.partition = ?4 AND r.\"offset\" <= ?5)
+        OR EXISTS (SELECT 1
+                     FROM parked_keys k
+                     JOIN events e ON e.partition = k.partition AND e.stream = k.key
+                                  AND e.version = k.cursor_version + 1
+                    WHERE k.group_name = ?1 AND k.generation = 1 AND k.scope = 1
+                      AND k.key IN ((SELECT p.stream FROM events p
+                                      WHERE p.partition = ?4 AND p.\"offset\" = ?5),
+                                    (SELECT d.parked FROM views d
+                                      WHERE d.view = ?2 AND d.key = ?3))
+                      AND k.partition = ?4 AND e.\"offset\" <= ?5)";
 
 /// A range of the primary key; the prefix is a range too, because keys sort by bytes.
 const VIEWS: &str = "
-    SELECT key, version, value, as_of FROM views
+    SELECT key, version, value, as_of, parked FROM views
      WHERE view = ?1 AND key > ?2 AND key >= ?3 AND (?4 IS NULL OR key < ?4)
        AND value IS NOT NULL
      ORDER BY key LIMIT ?5";
@@ -131,6 +150,25 @@ impl Queries for SqliteStore {
     async fn view(&self, view: &str, key: &str) -> Result<Option<ViewRecord>, StoreError> {
         let key = [view.to_owned(), key.to_owned()];
         self.engine.read(move |transaction| transaction.first(VIEW, key, document)).await
+    }
+
+    async fn view_at(
+        &self,
+        view: &str,
+        key: &str,
+        position: Position,
+    ) -> Result<ViewAt, StoreError> {
+        let (view, key) = (view.to_owned(), key.to_owned());
+        let found = self.engine.read(move |transaction| {
+            let group = stored::group_of(&view);
+            let (partition, offset) = (position.partition.0, position.offset.0);
+            let waits = params![group.as_str(), view, key, partition, offset];
+            Ok(ViewAt {
+                parked: transaction.number(WAITS, waits)? != 0,
+                record: transaction.first(VIEW, params![view, key], document)?,
+            })
+        });
+        found.await
     }
 
     async fn views(

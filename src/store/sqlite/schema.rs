@@ -12,7 +12,7 @@ use crate::{
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_main_path.sql"),
     include_str!("../../../migrations/sqlite/0002_failures.sql"),
-    include_str!("../../../migrations/sqlite/0003_placeholder.sql"),
+    include_str!("../../../migrations/sqlite/0003_parked_keys.sql"),
     include_str!("../../../migrations/sqlite/0004_dead_letter_jobs.sql"),
 ];
 

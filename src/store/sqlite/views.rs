@@ -10,14 +10,15 @@ use super::{
 use crate::{
     message::RawJson,
     store::{
-        CheckpointMove, DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, LogKind,
+        CheckpointMove, DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, Folded, LogKind,
         StoreError, ViewCommit, ViewDocuments, Views,
         stored::{as_of, as_of_json, raw},
     },
 };
 
 /// Served by the primary key.
-const LOAD: &str = "SELECT key, version, value, as_of FROM views WHERE view = ?1 AND key = ?2";
+const LOAD: &str = "
+    SELECT key, version, value, as_of, parked FROM views WHERE view = ?1 AND key = ?2";
 
 /// A document that only one partition may feed is not written by another.
 const WRITE: &str = "
@@ -43,7 +44,7 @@ impl Views for SqliteStore {
     }
 
     async fn commit_view(&self, commit: ViewCommit) -> Result<(), StoreError> {
-        let ViewCommit { view, documents, checkpoints } = commit;
+        let ViewCommit { view, documents, checkpoints, passed, parked } = commit;
         if planted!(ViewBeforeCheckpoint) {
             let name = view.clone();
             let documents = self.engine.write(move |it| it.commit_view(&name, &documents, &[]));
@@ -51,9 +52,11 @@ impl Views for SqliteStore {
             let checkpoints = self.engine.write(move |it| it.commit_view(&view, &[], &checkpoints));
             return checkpoints.await;
         }
-        let committed = self
-            .engine
-            .write(move |transaction| transaction.commit_view(&view, &documents, &checkpoints));
+        let committed = self.engine.write(move |transaction| {
+            transaction.pass_parked(&view, &passed)?;
+            transaction.commit_view(&view, &documents, &checkpoints)?;
+            transaction.park(&view, &parked)
+        });
         committed.await
     }
 
@@ -62,22 +65,25 @@ impl Views for SqliteStore {
         request: FoldRequest,
         fold: FoldDocuments<'_>,
     ) -> Result<(), StoreError> {
-        let FoldRequest { view, keys, checkpoints } = request;
+        let FoldRequest { view, keys, checkpoints, passed } = request;
         let loaded_view = view.clone();
         if planted!(SharedFoldUnlocked) {
             let rows = self.engine.read(move |it| it.load_documents(&loaded_view, &keys)).await?;
-            let documents = fold(rows)?;
+            let folded = fold(rows)?;
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             let written =
-                self.engine.write(move |it| it.commit_view(&view, &documents, &checkpoints));
+                self.engine.write(move |it| it.commit_folded(&view, &folded, &checkpoints));
             return written.await;
         }
         self.engine
             .converse(
-                move |transaction| transaction.load_documents(&loaded_view, &keys),
+                move |transaction| {
+                    transaction.pass_parked(&loaded_view, &passed)?;
+                    transaction.load_documents(&loaded_view, &keys)
+                },
                 fold,
-                move |transaction, documents: Vec<DocumentWrite>| {
-                    transaction.commit_view(&view, &documents, &checkpoints)
+                move |transaction, folded: Folded| {
+                    transaction.commit_folded(&view, &folded, &checkpoints)
                 },
             )
             .await
@@ -86,17 +92,30 @@ impl Views for SqliteStore {
 
 impl Transaction<'_> {
     /// In the order of the keys.
-    fn load_documents(&self, view: &str, keys: &[String]) -> Result<ViewDocuments, StoreError> {
+    pub(super) fn load_documents(
+        &self,
+        view: &str,
+        keys: &[String],
+    ) -> Result<ViewDocuments, StoreError> {
         let load = |key: &String| {
             let found = self.first(LOAD, params![view, key], document)?;
-            let absent =
-                || DocumentRow { key: key.clone(), version: 0, value: None, as_of: Vec::new() };
-            Ok(found.unwrap_or_else(absent))
+            Ok(found.unwrap_or_else(|| DocumentRow::absent(key)))
         };
         keys.iter().map(load).collect()
     }
 
-    fn commit_view(
+    fn commit_folded(
+        &self,
+        view: &str,
+        folded: &Folded,
+        checkpoints: &[CheckpointMove],
+    ) -> Result<(), StoreError> {
+        self.commit_view(view, &folded.documents, checkpoints)?;
+        self.park(view, &folded.parked)?;
+        self.refer(view, &folded.references)
+    }
+
+    pub(super) fn commit_view(
         &self,
         view: &str,
         documents: &[DocumentWrite],
@@ -133,5 +152,6 @@ pub(super) fn document(row: &Row<'_>) -> Result<DocumentRow, StoreError> {
         version: column(row, 1)?,
         value: raw(column(row, 2)?),
         as_of: as_of(&column::<String>(row, 3)?)?,
+        parked: column(row, 4)?,
     })
 }

@@ -57,7 +57,7 @@ impl<B: Behaviour> Projection for Levels<B> {
     ) -> Result<(), ProjectionError> {
         match event.get() {
             Some(LampEvent::Turned(turned)) if turned.to > 9 => {
-                Err(ProjectionError("a lamp goes up to 9".into()))
+                Err(ProjectionError::fatal("a lamp goes up to 9"))
             }
             Some(LampEvent::Turned(turned)) => {
                 B::apply(view, turned, event);

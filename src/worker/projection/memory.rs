@@ -59,6 +59,7 @@ impl Memory {
             version: document.version,
             value: document.value,
             as_of: document.as_of,
+            parked: None,
         };
         self.documents.insert(document.key, Remembered { partition, start, row: Arc::new(row) });
     }

@@ -4,9 +4,16 @@
 //! Documents of scope `Stream` are fed by one partition only, so the checkpoint's compare-and-set
 //! fences them and what was written last may be remembered; documents of scope `Shared` are locked,
 //! folded and written inside the transaction.
+//!
+//! An event that cannot be applied parks its key in the transaction in which the checkpoint passes
+//! it (`docs/adr/0004-parking.md`); `alone` finds the event, `replay` brings the key back.
 
+mod alone;
 mod fold;
 mod memory;
+mod parked;
+mod replay;
+mod trouble;
 
 use std::sync::Arc;
 
@@ -17,13 +24,18 @@ use tokio_util::sync::CancellationToken;
 use super::{GroupHandler, HandlerRun};
 use crate::{
     domain::{ProjectionType, Registry, Scope},
-    execute::{RetryPolicy, RunEnd},
-    message::{GroupName, Partition, Position},
+    execute::{Retries, RetryPolicy, RunEnd},
+    message::{GroupName, Partition},
     signals::{Applied, Signals},
-    store::{CheckpointMove, DocumentRow, Fence, FoldRequest, Store, StoreError, ViewCommit},
+    store::{
+        CheckpointMove, DocumentRow, Fence, FoldRequest, Folded, KeyScope, NewParkedKey, Store,
+        StoreError, ViewCommit,
+    },
 };
-use fold::{BadEvent, Folder, Touched, Trouble};
+use fold::{Folder, Terms, Touched};
 use memory::Memory;
+use parked::ParkedStreams;
+use trouble::{Trouble, Verdict};
 
 /// Maintains one view.
 pub struct ProjectionHandler {
@@ -31,8 +43,41 @@ pub struct ProjectionHandler {
     store: Arc<dyn Store>,
     signals: Signals,
     memory: Memory,
+    parked: ParkedStreams,
+    parking: ParkingSettings,
     stop: CancellationToken,
 }
+
+/// When a key is parked, and how it is replayed.
+#[derive(Clone, Copy, Debug)]
+pub struct ParkingSettings {
+    /// How often an event that fails is tried in all (at least once) before its key is parked; one
+    /// whose failure is fatal is tried once.
+    pub tries: u32,
+    /// The waits between those tries. The group's other events wait meanwhile: keep it short.
+    pub retry: RetryPolicy,
+    /// How many parked streams are remembered per partition; of more, each batch asks for its own.
+    pub remembered: usize,
+    /// How often a worker looks for replays that were asked for.
+    pub poll: std::time::Duration,
+    /// How many events one transaction of a replay may carry.
+    pub replay_batch: usize,
+}
+
+impl Default for ParkingSettings {
+    fn default() -> Self {
+        Self {
+            tries: 3,
+            retry: RetryPolicy::within(std::time::Duration::from_secs(1)),
+            remembered: 10_000,
+            poll: std::time::Duration::from_secs(1),
+            replay_batch: 256,
+        }
+    }
+}
+
+/// How often a batch looks again at what is parked before its loop starts anew.
+const MOST_LOOKS: u32 = 5;
 
 /// How often a transaction that the server rolls back is tried before its batch is split.
 const MOST_ROLLBACKS: u32 = 8;
@@ -48,68 +93,89 @@ impl ProjectionHandler {
         stop: CancellationToken,
     ) -> Self {
         let group = GroupName::projection(projection.name());
+        let parking = ParkingSettings::default();
         Self {
             folder: Folder { registry, projection, group },
             store,
             signals,
             memory: Memory::with_limit(cache_bytes),
+            parked: ParkedStreams::remembering(parking.remembered),
+            parking,
             stop,
         }
     }
 
-    /// All runs in one transaction, tried until it took place or cannot.
-    async fn apply_together(&self, runs: &[HandlerRun]) -> Result<(), Trouble> {
+    /// The same with other settings for parking.
+    #[must_use]
+    pub fn with_parking(self, parking: ParkingSettings) -> Self {
+        Self { parked: ParkedStreams::remembering(parking.remembered), parking, ..self }
+    }
+
+    /// The group it works for.
+    pub fn group(&self) -> &GroupName {
+        &self.folder.group
+    }
+
+    /// All runs in one transaction, tried until it took place or cannot. A verdict says what is
+    /// parked for the only event there is.
+    async fn apply(&self, runs: &[HandlerRun], verdict: Option<&Verdict>) -> Result<(), Trouble> {
         let started = Instant::now();
-        let touched = self.folder.touched(runs)?;
-        let mut delays = RetryPolicy::forever().start();
-        let mut rolled_back = 0;
-        loop {
+        let mut patience = Patience::new(&self.stop);
+        let mut looks = 0;
+        let touched = loop {
+            let (store, group) = (self.store.as_ref(), &self.folder.group);
+            let parked = match self.parked.among(store, group, runs).await {
+                Ok(parked) => parked,
+                Err(error) => {
+                    patience.wait(group, error).await?;
+                    continue;
+                }
+            };
+            let terms = Terms { parked, verdict, ..Terms::default() };
+            let touched = self.folder.touched(runs, &terms)?;
             let result = match self.folder.projection.scope() {
                 Scope::Stream => self.apply_streams(runs, &touched).await,
                 Scope::Shared => self.apply_shared(runs, &touched).await,
             };
             match result {
-                Ok(()) => break,
-                Err(Trouble::Store(error))
-                    if error.is_retryable() || matches!(error, StoreError::Unknown(_)) =>
-                {
-                    // After a lost reply to COMMIT the compare-and-set tells whether it took place.
+                Ok(()) => break touched,
+                // A stream that was parked is so no longer. The checkpoint's compare-and-set still
+                // says whether this is the owner: it only has to look again.
+                Err(Trouble::Store(StoreError::Fenced(Fence::Parked))) if looks < MOST_LOOKS => {
+                    looks += 1;
+                    runs.iter().for_each(|run| self.partition_starts(run.partition));
+                }
+                // After a lost reply to COMMIT the compare-and-set tells whether it took place.
+                Err(Trouble::Store(error)) => {
                     self.memory.forget(&touched.keys);
-                    // The server answers, but rolls back again and again: not all need suffer.
-                    rolled_back += u32::from(matches!(error, StoreError::Transient(_)));
-                    if rolled_back > MOST_ROLLBACKS {
-                        return Err(error.into());
-                    }
-                    let Some(delay) = delays.next_delay() else { return Err(error.into()) };
-                    tracing::warn!(group = %self.folder.group, %error, ?delay, "the batch is tried again");
-                    tokio::select! {
-                        biased;
-                        () = self.stop.cancelled() => return Err(error.into()),
-                        () = tokio::time::sleep(delay) => {}
-                    }
+                    patience.wait(group, error).await?;
                 }
                 Err(trouble) => {
                     self.memory.forget(&touched.keys);
                     return Err(trouble);
                 }
             }
-        }
+        };
+        self.tell_applied(runs, &touched, started);
+        Ok(())
+    }
+
+    fn tell_applied(&self, runs: &[HandlerRun], touched: &Touched, started: Instant) {
         let group = self.folder.group.to_string();
         metrics::histogram!("adjutant_projection_commit_seconds", "group" => group.clone())
             .record(started.elapsed().as_secs_f64());
         metrics::histogram!("adjutant_projection_batch_documents", "group" => group)
             .record(touched.keys.len() as f64);
         self.signals.checkpoints_moved(self.moved(runs));
-        Ok(())
     }
 
     async fn apply_streams(&self, runs: &[HandlerRun], touched: &Touched) -> Result<(), Trouble> {
-        let mut rows: Vec<Option<Arc<DocumentRow>>> = touched
-            .keys
-            .iter()
-            .zip(&touched.partitions)
-            .map(|(key, partition)| self.memory.recall(key, *partition))
-            .collect();
+        let recall = |(key, partition): (&String, &Partition)| {
+            let known = self.parked.are_known(*partition);
+            known.then(|| self.memory.recall(key, *partition)).flatten()
+        };
+        let mut rows: Vec<Option<Arc<DocumentRow>>> =
+            touched.keys.iter().zip(&touched.partitions).map(recall).collect();
         let missing: Vec<String> = touched
             .keys
             .iter()
@@ -123,14 +189,17 @@ impl ProjectionHandler {
             *row = loaded.next();
         }
         let rows: Vec<Arc<DocumentRow>> = rows.into_iter().flatten().collect();
-        let documents = self.folder.fold(touched, rows.iter().map(Arc::as_ref))?;
+        let folded = self.folder.fold(touched, rows.iter().map(Arc::as_ref))?;
         let commit = ViewCommit {
             view: self.folder.projection.name().to_owned(),
-            documents: documents.clone(),
+            documents: folded.documents.clone(),
             checkpoints: self.checkpoint_moves(runs),
+            passed: touched.passed.clone(),
+            parked: folded.parked.clone(),
         };
         self.store.commit_view(commit).await?;
-        for document in documents {
+        self.tell_parked(&folded.parked);
+        for document in folded.documents {
             self.memory.remember(document);
         }
         Ok(())
@@ -141,22 +210,58 @@ impl ProjectionHandler {
             view: self.folder.projection.name().to_owned(),
             keys: touched.keys.clone(),
             checkpoints: self.checkpoint_moves(runs),
+            passed: touched.passed.clone(),
         };
-        let mut failed = None;
+        let (mut failed, mut parked) = (None, Vec::new());
         let fold = |rows: Vec<DocumentRow>| {
-            self.folder.fold(touched, rows.iter()).map_err(|trouble| match trouble {
-                Trouble::Store(error) => error,
-                Trouble::Event(bad) => {
-                    let error = StoreError::Internal(bad.reason.clone());
-                    failed = Some(bad);
-                    error
-                }
-            })
+            let folded = self.fold_locked(touched, &rows, &mut failed)?;
+            parked.clone_from(&folded.parked);
+            Ok(folded)
         };
         let result = self.store.fold_shared(request, Box::new(fold)).await;
         match failed {
-            Some(bad) => Err(Trouble::Event(bad)),
-            None => Ok(result?),
+            Some(trouble) => Err(trouble),
+            None => {
+                result?;
+                self.tell_parked(&parked);
+                Ok(())
+            }
+        }
+    }
+
+    /// Folds inside of a transaction of the store; what is wrong with the events goes around it.
+    fn fold_locked(
+        &self,
+        touched: &Touched,
+        rows: &[DocumentRow],
+        failed: &mut Option<Trouble>,
+    ) -> Result<Folded, StoreError> {
+        self.folder.fold(touched, rows.iter()).map_err(|trouble| {
+            let text = "the events cannot be folded".to_owned();
+            *failed = Some(trouble);
+            StoreError::Internal(text)
+        })
+    }
+
+    /// Keys were parked by the transaction that took place just now.
+    fn tell_parked(&self, keys: &[NewParkedKey]) {
+        for NewParkedKey { scope, key, failure, .. } in keys {
+            let (group, position) = (&self.folder.group, failure.position);
+            tracing::error!(
+                %group, scope = scope.as_str(), key, %position, attempts = failure.attempts,
+                dead_letter = %failure.dead_letter, code = failure.error.code,
+                error = failure.error.message, "the event cannot be applied; its key is parked"
+            );
+            metrics::counter!(
+                "adjutant_keys_parked_total", "group" => group.to_string(),
+                "scope" => scope.as_str()
+            )
+            .increment(1);
+            if *scope == KeyScope::Stream
+                && let Ok(stream) = key.parse()
+            {
+                self.parked.add(position.partition, stream);
+            }
         }
     }
 
@@ -185,39 +290,44 @@ impl ProjectionHandler {
             })
             .collect()
     }
+}
 
-    /// One partition that failed together with others, or alone.
-    async fn apply_alone(&self, run: HandlerRun) -> RunEnd {
-        match self.apply_together(std::slice::from_ref(&run)).await {
-            Ok(()) => RunEnd::Done,
-            Err(Trouble::Event(bad)) => self.apply_up_to(run, bad).await,
-            Err(Trouble::Store(StoreError::Fenced(Fence::Checkpoint))) => RunEnd::Fenced,
-            Err(Trouble::Store(StoreError::Fenced(Fence::NotInLog))) => RunEnd::NotInLog,
-            Err(Trouble::Store(error)) => RunEnd::Failed(error),
-        }
+/// How long a batch waits for a store that does not answer, or rolls back.
+struct Patience<'a> {
+    delays: Retries,
+    rolled_back: u32,
+    stop: &'a CancellationToken,
+}
+
+impl<'a> Patience<'a> {
+    fn new(stop: &'a CancellationToken) -> Self {
+        Self { delays: RetryPolicy::forever().start(), rolled_back: 0, stop }
     }
 
-    /// Applies what stands before the bad event, so that only that event is in the way.
-    async fn apply_up_to(&self, mut run: HandlerRun, bad: BadEvent) -> RunEnd {
-        run.entries.retain(|entry| entry.offset() < bad.offset);
-        if !run.entries.is_empty()
-            && let Err(trouble) = self.apply_together(std::slice::from_ref(&run)).await
-        {
-            tracing::debug!(group = %self.folder.group, ?trouble, "the events before the bad one failed, too");
+    /// Waits before the next try; the error, if there is to be none.
+    async fn wait(&mut self, group: &GroupName, error: StoreError) -> Result<(), Trouble> {
+        if !error.is_retryable() && !matches!(error, StoreError::Unknown(_)) {
+            return Err(Trouble::Store(error));
         }
-        let position = Position { partition: run.partition, offset: bad.offset };
-        RunEnd::Failed(StoreError::Corrupt(format!(
-            "projection `{}` cannot apply the event at {position}: {}",
-            self.folder.projection.name(),
-            bad.reason
-        )))
+        // The server answers, but rolls back again and again: not all need suffer.
+        self.rolled_back += u32::from(matches!(error, StoreError::Transient(_)));
+        if self.rolled_back > MOST_ROLLBACKS {
+            return Err(Trouble::Store(error));
+        }
+        let Some(delay) = self.delays.next_delay() else { return Err(Trouble::Store(error)) };
+        tracing::warn!(%group, %error, ?delay, "the batch is tried again");
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Trouble::Store(error)),
+            () = tokio::time::sleep(delay) => Ok(()),
+        }
     }
 }
 
 #[async_trait]
 impl GroupHandler for ProjectionHandler {
     async fn handle(&self, runs: Vec<HandlerRun>) -> Vec<RunEnd> {
-        match self.apply_together(&runs).await {
+        match self.apply(&runs, None).await {
             Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
             Err(trouble) => {
                 tracing::debug!(group = %self.folder.group, ?trouble, "batch failed; trying each partition alone");
@@ -232,5 +342,6 @@ impl GroupHandler for ProjectionHandler {
 
     fn partition_starts(&self, partition: Partition) {
         self.memory.starts(partition);
+        self.parked.forget(partition);
     }
 }

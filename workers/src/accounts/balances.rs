@@ -47,7 +47,8 @@ impl Projection for Balances {
             return Ok(());
         }
         let Some(view) = view else {
-            return Err(ProjectionError(format!("{key} has a movement, but was never opened")));
+            let never = format!("{key} has a movement, but was never opened");
+            return Err(ProjectionError::fatal(never));
         };
         match event {
             AccountEvent::Opened(_) => {}

@@ -64,7 +64,7 @@ impl Projection for Statements {
             AccountEvent::Closed(_) => (EntryKind::Closed, 0, 0),
         };
         let at = event.recorded_at.format(&Rfc3339);
-        let at = at.map_err(|error| ProjectionError(format!("time of {key}: {error}")))?;
+        let at = at.map_err(|error| ProjectionError::fatal(format!("time of {key}: {error}")))?;
         *view = Some(Entry { kind, amount, balance, at });
         Ok(())
     }

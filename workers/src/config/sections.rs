@@ -146,6 +146,12 @@ pub struct WorkerConfig {
     pub snapshot_every: i64,
     /// How long the log's head is left alone when nothing is delivered, in milliseconds.
     pub idle_check_ms: u64,
+    /// How often an event that a projection cannot apply is tried before its key is parked.
+    pub projection_tries: u32,
+    /// The first wait between two of those tries, in milliseconds.
+    pub projection_retry_ms: u64,
+    /// The most events of one transaction of a replay.
+    pub replay_batch: usize,
     /// How long a command of unknown type is set aside, in milliseconds.
     pub unknown_type_delay_ms: i64,
     /// How many handlers may hang at a time.

@@ -105,8 +105,49 @@ impl Folded {
         Err(format!("{} of an account that is {}", event.kind, self.status))
     }
 
-    /// The document of the view `balances`.
+    /// The document of the view `balances`, where all events were applied.
+    #[cfg(test)]
     pub(super) fn balance_document(&self) -> Value {
+        json!({
+            "owner": self.owner, "balance": self.balance,
+            "entries": self.entries, "status": self.status,
+        })
+    }
+}
+
+/// The document of the view `balances`, of the events that were applied to it: all of them, unless
+/// the account is parked there or an event was discarded.
+pub(super) struct BalanceDocument {
+    owner: String,
+    balance: i64,
+    entries: i64,
+    status: &'static str,
+    /// How many events were applied.
+    pub(super) changes: i64,
+}
+
+impl BalanceDocument {
+    pub(super) fn new() -> Self {
+        Self { owner: String::new(), balance: 0, entries: 0, status: "unopened", changes: 0 }
+    }
+
+    /// Applies an event that was folded just now.
+    pub(super) fn apply(&mut self, event: &Event, folded: &Folded) {
+        self.changes += 1;
+        match event.kind.as_str() {
+            "account.opened" => {
+                self.owner.clone_from(&folded.owner);
+                self.status = "open";
+            }
+            "account.deposited" | "account.withdrawn" => {
+                self.balance = folded.balance;
+                self.entries += 1;
+            }
+            _ => self.status = folded.status,
+        }
+    }
+
+    pub(super) fn value(&self) -> Value {
         json!({
             "owner": self.owner, "balance": self.balance,
             "entries": self.entries, "status": self.status,
@@ -148,6 +189,26 @@ mod tests {
         assert_eq!(entry.document(), json!({ "kind": "withdrawn", "amount": 2, "balance": 3 }));
         let expected = json!({ "owner": "Ada", "balance": 3, "entries": 2, "status": "open" });
         assert_eq!(folded.balance_document(), expected);
+    }
+
+    #[test]
+    fn a_balance_without_a_discarded_event_follows_the_ones_that_were_applied() {
+        let mut folded = Folded::new();
+        let mut document = BalanceDocument::new();
+        for (kind, data, is_applied) in [
+            ("account.opened", json!({ "owner": "Ada" }), true),
+            ("account.deposited", json!({ "amount": 5, "balance": 5 }), false),
+            ("account.withdrawn", json!({ "amount": 2, "balance": 3 }), true),
+            ("account.closed", json!({}), false),
+        ] {
+            let event = event(kind, data);
+            folded.fold(&event).unwrap();
+            if is_applied {
+                document.apply(&event, &folded);
+            }
+        }
+        let expected = json!({ "owner": "Ada", "balance": 3, "entries": 1, "status": "open" });
+        assert_eq!((document.value(), document.changes), (expected, 2));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod damage;
 mod documents;
 mod no_holes;
 mod outcomes;
+mod parked;
 mod rejected;
 mod report;
 mod views;
@@ -51,11 +52,12 @@ pub async fn verify(source: &Source, answers: Option<&Path>) -> Result<Report, V
     if let Some(path) = answers {
         answers::check(main, path, &mut outcomes).await?;
     }
-    let views = views::check(&mut snapshot, &damage).await?;
+    let (views, parked) = views::check(&mut snapshot, &damage).await?;
     let counts = report::counts(&mut snapshot.main).await?;
     let behind = report::groups_behind(&mut snapshot.main).await?;
     snapshot.close().await;
-    Ok(Report { checks: [outcomes, views, no_holes, rejected], counts, behind })
+    let parked = parked.counts.into_iter().collect();
+    Ok(Report { checks: [outcomes, views, no_holes, rejected], counts, behind, parked })
 }
 
 /// How many partitions the database has.

@@ -68,6 +68,9 @@ pub struct Report {
     pub counts: Counts,
     /// Projections that are behind their logs, and by how many events.
     pub behind: Vec<(String, i64)>,
+    /// Projections in which keys are parked, and how many: their documents are compared as far as they
+    /// were applied.
+    pub parked: Vec<(String, i64)>,
 }
 
 impl Report {
@@ -94,11 +97,14 @@ impl Report {
             .collect();
         let behind: serde_json::Map<_, _> =
             self.behind.iter().map(|(group, events)| (group.clone(), (*events).into())).collect();
+        let parked: serde_json::Map<_, _> =
+            self.parked.iter().map(|(group, keys)| (group.clone(), (*keys).into())).collect();
         serde_json::json!({
             "checks": self.verdicts(),
             "findings": findings,
             "counts": self.counts,
             "events_behind": behind,
+            "parked_keys": parked,
         })
     }
 
@@ -129,6 +135,9 @@ impl Report {
         }
         for (group, events) in &self.behind {
             let _ = write!(text, "\nnote: {group} is {events} events behind");
+        }
+        for (group, keys) in &self.parked {
+            let _ = write!(text, "\nnote: {keys} keys are parked in {group}");
         }
         text
     }

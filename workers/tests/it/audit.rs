@@ -146,6 +146,70 @@ async fn damaged(original: &AnyStore) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// A stream of each view is parked, and one event of another is discarded.
+fn parking() -> Vec<String> {
+    let park = |view: &str, stream: &str, version: i64| {
+        format!(
+            "INSERT INTO adjutant.parked_keys (group_name, generation, scope, key, partition,
+                    failed_offset, cursor, cursor_version, state, dead_letter_id, attempts, parked_at)
+             SELECT 'projection.{view}', 1, 1, stream, partition, \"offset\", \"offset\" - 1,
+                    version - 1, 1, gen_random_uuid(), 3, clock_timestamp()
+               FROM adjutant.events WHERE stream = '{stream}' AND version = {version}"
+        )
+    };
+    let letter = "(partition, id, kind, group_name, generation, key, type, command_id, \"offset\",
+                   error, fingerprint, attempts, died_at, state, state_at)";
+    vec![
+        park("statements", "account/z", 4),
+        "DELETE FROM adjutant.views WHERE key IN ('z/00000004', 'z/00000005')".into(),
+        park("balances", "account/acc-4", 1),
+        "DELETE FROM adjutant.views WHERE view = 'balances' AND key = 'acc-4'".into(),
+        format!(
+            "INSERT INTO adjutant.dead_letters {letter}
+             SELECT partition, dead_letter_id, 2, group_name, 1, key, 'account.deposited',
+                    gen_random_uuid(), failed_offset, '{{}}', 'f', 3, clock_timestamp(), 1,
+                    clock_timestamp() FROM adjutant.parked_keys"
+        ),
+        format!(
+            "INSERT INTO adjutant.dead_letters {letter}
+             SELECT partition, gen_random_uuid(), 2, 'projection.statements', 1, stream, type,
+                    command_id, \"offset\", '{{}}', 'f', 3, clock_timestamp(), 4, clock_timestamp()
+               FROM adjutant.events WHERE stream = 'account/a' AND version = 2"
+        ),
+        "DELETE FROM adjutant.views WHERE key = 'a/00000002'".into(),
+    ]
+}
+
+/// The view of a parked key is the fold up to its cursor, and what is parked is accounted for.
+#[tokio::test]
+async fn a_parked_key_is_judged_by_its_cursor() {
+    for original in [AnyStore::postgres().await, AnyStore::file()] {
+        History::write(&original).await;
+        for sql in parking() {
+            assert!(original.run(&sql).await > 0, "changes nothing: {sql}");
+        }
+        let report = verify(&original.source(), None).await.unwrap();
+        assert!(report.passed(), "{}", report.to_text());
+        assert!(report.to_text().contains("1 keys are parked in projection.balances"));
+        for sql in [
+            "UPDATE adjutant.parked_keys SET cursor = cursor + 1000",
+            "UPDATE adjutant.parked_keys SET state = 2",
+            "DELETE FROM adjutant.parked_keys WHERE scope = 1",
+            "DELETE FROM adjutant.dead_letters WHERE state = 1",
+            "DELETE FROM adjutant.dead_letters WHERE state = 4",
+            "UPDATE adjutant.dead_letters SET state = 3 WHERE state = 1",
+            "INSERT INTO adjutant.parked_references (group_name, generation, key, partition, \"offset\")
+             VALUES ('projection.balances', 1, 'acc-4', 5, 1)",
+            "UPDATE adjutant.views SET key = 'z/00000004' WHERE key = 'z/00000003'",
+        ] {
+            let store = original.copy().await;
+            assert!(store.run(sql).await > 0, "changes nothing: {sql}");
+            let report = verify(&store.source(), None).await.unwrap();
+            assert_eq!(failed(&report), [VIEWS], "{sql}:\n{}", report.to_text());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_command_that_was_answered_202_must_have_its_outcome() {
     for store in [AnyStore::postgres().await, AnyStore::file()] {

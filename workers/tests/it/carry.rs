@@ -42,7 +42,30 @@ async fn fill(directory: &Directory) {
         .collect();
     assert_eq!(api.batch(&lines).await.len(), 500);
     bank.kill();
+    directory.run(PARKED);
 }
+
+/// A stream and a document that are parked, with an event that waits, and what a person did.
+const PARKED: &str = "
+    INSERT INTO parked_keys
+    SELECT 'projection.balances', 1, 1, stream, partition, \"offset\", \"offset\", version, 1,
+           randomblob(16), 3, recorded_at
+      FROM events e
+     WHERE version = (SELECT max(version) FROM events l WHERE l.stream = e.stream) AND version > 3
+     ORDER BY stream LIMIT 1;
+    INSERT INTO parked_keys
+    SELECT 'projection.balances', 1, 2, 'shared', partition, \"offset\", 0, 0, 1, randomblob(16), 3,
+           recorded_at
+      FROM events LIMIT 1;
+    INSERT INTO parked_references
+    SELECT group_name, 1, key, partition, failed_offset FROM parked_keys WHERE scope = 2;
+    INSERT INTO dead_letters
+    SELECT partition, dead_letter_id, 2, group_name, 1, key, 'account.opened', randomblob(16),
+           failed_offset, '{\"code\": \"projection_failed\", \"message\": \"no\"}', 'f', 3, parked_at,
+           1, parked_at
+      FROM parked_keys;
+    INSERT INTO dead_letter_audit (at, dead_letter_id, action, who)
+    SELECT died_at, id, 'retry', 'ada' FROM dead_letters";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_carried_over_and_work_goes_on_there() {
@@ -65,6 +88,10 @@ async fn everything_is_carried_over_and_work_goes_on_there() {
         ("SELECT count(*) FROM adjutant.checkpoints", count("checkpoints")),
         ("SELECT count(*) FROM adjutant.views", count("views")),
         ("SELECT count(*) FROM adjutant.schedule", count("schedule")),
+        ("SELECT count(*) FROM adjutant.parked_keys", count("parked_keys")),
+        ("SELECT count(*) FROM adjutant.parked_references", count("parked_references")),
+        ("SELECT count(*) FROM adjutant.dead_letters", count("dead_letters")),
+        ("SELECT count(*) FROM adjutant.dead_letter_audit", count("dead_letter_audit")),
     ] {
         assert_eq!(look.number(table).await, here, "{table}");
         assert!(here > 0, "{table} has something to carry");

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    dead_letter::DeadLetterId,
     message::{Metadata, Offset, OutcomeStatus, Position, RawJson, Timestamp, Version},
     signals::Applied,
-    store::{StoredStreamEvent, ViewRecord},
+    store::{Generation, KeyName, KeyScope, ParkedKey, Replay, StoredStreamEvent, ViewRecord},
 };
 
 #[tokio::test]
@@ -68,12 +69,31 @@ async fn commands_are_listed_newest_first_and_filtered() {
     }
 }
 
+fn parked_key(stream: &str) -> ParkedKey {
+    ParkedKey {
+        name: KeyName {
+            group: GroupName::projection("balances"),
+            generation: Generation::FIRST,
+            scope: KeyScope::Stream,
+            key: stream.into(),
+        },
+        failed: Position { partition: Partition(1), offset: Offset(4) },
+        cursor: 3,
+        cursor_version: Version(1),
+        replay: Some(Replay::Retry),
+        dead_letter: DeadLetterId(uuid::Uuid::nil()),
+        attempts: 3,
+        parked_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
 fn put_document(api: &Api, key: &str, version: i64) {
     let record = ViewRecord {
         key: key.into(),
         version,
         value: Some(RawJson::from_trusted(r#"{"balance":1.50}"#.into())),
         as_of: vec![Position { partition: Partition(1), offset: Offset(7) }],
+        parked: None,
     };
     api.store.inside().views.insert(("balances".into(), key.into()), record);
 }
@@ -133,6 +153,11 @@ async fn a_view_can_be_read_at_a_position() {
         api.signals.checkpoints_moved(vec![moved]);
     });
     assert_eq!(answer.status, 200);
+    api.store.inside().parked.push(parked_key("account/a"));
+    assert_eq!(at("at=1:4").await.problem(), (504, "parked".into()));
+    assert_eq!(at("at=1:7&wait=10").await.problem(), (504, "parked".into()), "without waiting");
+    assert_eq!(at("at=1:3").await.status, 200, "before the event that failed");
+    assert_eq!(at("").await.status, 200, "as far as it goes");
     for bad in ["at=7", "at=9:1", "at=-1:1", "at=1:7&wait=99"] {
         assert_eq!(at(bad).await.problem(), (400, "invalid_parameter".into()), "{bad}");
     }
@@ -213,8 +238,19 @@ async fn operators_see_members_projections_and_caches() {
     let projections = api.get("/v1/projections").await.json();
     assert_eq!(projections["items"][0]["name"], "balances");
     assert_eq!(projections["items"][0]["state"], "running");
-    let progress = json!({ "partition": 7, "checkpoint": 6, "head": 9, "lag": 3 });
+    let progress = json!({
+        "partition": 7, "checkpoint": 6, "head": 9, "lag": 3, "lag_seconds": 60.0,
+    });
     assert_eq!(projections["items"][0]["partitions"][7], progress);
+    assert_eq!(projections["items"][0]["parked"], json!({ "count": 0, "keys": [] }));
+    api.store.inside().parked.push(parked_key("account/a"));
+    let projections = api.get("/v1/projections").await.json();
+    let parked = json!({ "count": 1, "keys": [{
+        "scope": "stream", "key": "account/a", "failed_at": "1:4", "state": "replaying",
+        "attempts": 3, "parked_at": "1970-01-01T00:00:00Z",
+        "dead_letter": "00000000-0000-0000-0000-000000000000",
+    }] });
+    assert_eq!(projections["items"][0]["parked"], parked);
     let cache = api.get("/v1/cache").await.json();
     assert_eq!(
         (&cache["items"][0]["name"], &cache["items"][0]["hits"]),

@@ -10,6 +10,7 @@ mod letter_jobs;
 mod letters;
 mod look;
 mod membership;
+mod parking;
 mod querying;
 mod relaying;
 mod suspecting;
@@ -143,6 +144,20 @@ conformance! {
             a_fold_that_fails_writes_nothing,
             documents_are_loaded_in_the_order_of_their_keys,
             views_are_listed_by_prefix_and_page,
+        ]
+        parking: [
+            a_key_is_parked_together_with_the_checkpoint_that_passes_its_event,
+            a_commit_that_is_wrong_about_parked_keys_is_refused,
+            events_that_wait_for_a_document_are_references_one_each,
+            a_step_of_a_replay_takes_place_once,
+            a_key_is_unparked_when_nothing_waits_before_the_checkpoint,
+            no_event_is_lost_between_the_last_look_and_the_unparking,
+            a_replay_is_asked_for_once_by_however_many,
+            a_replay_that_fails_waits_for_a_person_again,
+            a_discarded_event_of_a_document_waits_no_longer,
+            a_position_in_a_parked_part_is_told,
+            a_position_that_waits_for_a_shared_document_is_told,
+            what_is_parked_is_counted_and_listed,
         ]
         relaying: [
             outbox_rows_are_written_with_what_they_tell_or_not_at_all,

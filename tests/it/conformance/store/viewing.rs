@@ -15,7 +15,7 @@ use super::{
 use crate::support::commands::stream;
 
 fn commit(documents: Vec<DocumentWrite>) -> ViewCommit {
-    ViewCommit { view: "v".into(), documents, checkpoints: Vec::new() }
+    ViewCommit { view: "v".into(), documents, ..ViewCommit::default() }
 }
 
 pub async fn a_document_of_one_stream_that_two_partitions_feed_is_refused(open: Open) {
@@ -48,27 +48,36 @@ pub async fn a_view_is_not_written_when_its_checkpoint_is_elsewhere(open: Open) 
         view: "v".into(),
         documents: vec![document("k", partition, version)],
         checkpoints: moved(from, to),
+        ..ViewCommit::default()
     };
     store.commit_view(at(1, 0, 1)).await.expect("commit");
     for (from, to) in [(0, 1), (0, 2), (2, 3)] {
         assert_fenced(store.commit_view(at(9, from, to)).await, Fence::Checkpoint);
     }
     assert_fenced(store.commit_view(at(9, 1, 4)).await, Fence::NotInLog);
-    let request =
-        FoldRequest { view: "v".into(), keys: vec!["s".into()], checkpoints: moved(0, 2) };
+    let request = FoldRequest {
+        view: "v".into(),
+        keys: vec!["s".into()],
+        checkpoints: moved(0, 2),
+        ..FoldRequest::default()
+    };
     let fold = |rows: Vec<DocumentRow>| {
         let write = |row: &DocumentRow| DocumentWrite {
             partition: None,
             ..document(&row.key, partition, 1)
         };
-        Ok(rows.iter().map(write).collect())
+        Ok(rows.iter().map(write).collect::<Vec<_>>().into())
     };
     assert_fenced(store.fold_shared(request, Box::new(fold)).await, Fence::Checkpoint);
     let rows = store.load_documents("v", &["k".into(), "s".into()]).await.expect("load");
     assert_eq!((rows[0].version, rows[1].version), (1, 0), "nothing with a stale checkpoint");
     assert_eq!(store.checkpoints(&group).await.expect("checkpoints")[partition.index()], Offset(1));
-    let request =
-        FoldRequest { view: "v".into(), keys: vec!["s".into()], checkpoints: moved(1, 2) };
+    let request = FoldRequest {
+        view: "v".into(),
+        keys: vec!["s".into()],
+        checkpoints: moved(1, 2),
+        ..FoldRequest::default()
+    };
     store.fold_shared(request, Box::new(fold)).await.expect("fold");
     assert_eq!(store.checkpoints(&group).await.expect("checkpoints")[partition.index()], Offset(2));
 }
@@ -86,7 +95,7 @@ pub async fn documents_that_many_fold_at_once_lose_no_update(open: Open) {
                     let request = FoldRequest {
                         view: "sum".into(),
                         keys: keys.clone(),
-                        checkpoints: Vec::new(),
+                        ..FoldRequest::default()
                     };
                     let position = Position { partition: Partition(folder), offset: Offset(1) };
                     let write = |row: DocumentRow| DocumentWrite {
@@ -99,7 +108,7 @@ pub async fn documents_that_many_fold_at_once_lose_no_update(open: Open) {
                     let fold: FoldDocuments<'_> = Box::new(|rows| {
                         // In the order of the request.
                         assert!(rows.iter().map(|row| &row.key).eq(keys.iter()));
-                        Ok(rows.into_iter().map(write).collect())
+                        Ok(rows.into_iter().map(write).collect::<Vec<_>>().into())
                     });
                     store.fold_shared(request, fold).await.expect("fold");
                 })
@@ -122,7 +131,7 @@ pub async fn a_fold_that_fails_writes_nothing(open: Open) {
     let request = || FoldRequest {
         view: "v".into(),
         keys: vec!["a".into(), "b".into()],
-        checkpoints: Vec::new(),
+        ..FoldRequest::default()
     };
     let give_up: FoldDocuments<'_> = Box::new(|_| Err(StoreError::Corrupt("no".into())));
     let refused = store.fold_shared(request(), give_up).await;
@@ -130,14 +139,14 @@ pub async fn a_fold_that_fails_writes_nothing(open: Open) {
     let bad: FoldDocuments<'_> = Box::new(|_| {
         let unstorable = Some(RawJson::from_trusted("\"\\u0000\"".into()));
         let second = DocumentWrite { value: unstorable, ..document("b", Partition(0), 1) };
-        Ok(vec![document("a", Partition(0), 1), second])
+        Ok(vec![document("a", Partition(0), 1), second].into())
     });
     let refused = store.fold_shared(request(), bad).await;
     assert!(matches!(refused, Err(StoreError::Unstorable(_))), "{refused:?}");
     assert!(store.view("v", "a").await.expect("view").is_none());
     let rows = store.load_documents("v", &["a".into()]).await.expect("load");
     assert_eq!(rows[0].version, 0);
-    let nothing: FoldDocuments<'_> = Box::new(|_| Ok(Vec::new()));
+    let nothing: FoldDocuments<'_> = Box::new(|_| Ok(Vec::new().into()));
     store.fold_shared(request(), nothing).await.expect("nothing is locked");
     assert!(store.views("v", "", None, 10).await.expect("views").is_empty());
 }

@@ -46,6 +46,12 @@ impl Directory {
         let database = rusqlite::Connection::open_with_flags(file, read_only).unwrap();
         database.query_row(sql, [], |row| row.get(0)).unwrap()
     }
+
+    /// Changes what is there; nobody may serve it.
+    pub fn run(&self, sql: &str) {
+        let database = rusqlite::Connection::open(self.0.join("adjutant.sqlite")).unwrap();
+        database.execute_batch(sql).unwrap();
+    }
 }
 
 impl Drop for Directory {
