@@ -4,7 +4,7 @@
 
 use super::{
     HandlerRun, ProjectionHandler,
-    trouble::{Trouble, Verdict},
+    trouble::{Blame, Fault, Trouble, Verdict},
 };
 use crate::{
     execute::RunEnd,
@@ -41,6 +41,24 @@ impl ProjectionHandler {
             }
         }
         RunEnd::Done
+    }
+
+    /// A process vanished whenever this event was applied: its stream is parked, and no code of the
+    /// projection sees the event again before a person asks for it.
+    pub(super) async fn give_up(&self, run: &HandlerRun, crashes: i32) -> RunEnd {
+        let message = format!("{crashes} processes vanished while they applied it");
+        let mut verdict = Verdict::after(crashes);
+        verdict.add(Fault::lasting(Blame::Stream, "crashed", message));
+        match self.apply(std::slice::from_ref(run), Some(&verdict)).await {
+            Ok(()) => RunEnd::Done,
+            Err(trouble) => match trouble.into_fault() {
+                Err(error) => end_of(error),
+                Ok(fault) => end_of(StoreError::Internal(format!(
+                    "an event cannot even be passed: {}",
+                    fault.error.message
+                ))),
+            },
+        }
     }
 
     /// Applies an event that stands alone after all, or parks its key and passes it.

@@ -131,10 +131,12 @@ impl Folder {
     ) -> Option<NewParkedKey> {
         let verdict = verdict?;
         let fault = verdict.on_stream(self.projection.scope() == Scope::Stream)?;
-        // Documents that are known to lag behind are marked; nothing depends on it.
-        let documents = match (self.projection.scope(), self.look_at(entry, position)) {
-            (Scope::Stream, Ok((_, keys))) => keys,
-            (Scope::Shared, _) | (_, Err(_)) => Vec::new(),
+        // Documents that are known to lag behind are marked; nothing depends on it. What is wrong
+        // with the stream itself may be in what would be asked here.
+        let known = self.projection.scope() == Scope::Stream && fault.blame != Blame::Stream;
+        let documents = match known.then(|| self.look_at(entry, position)) {
+            Some(Ok((_, keys))) => keys,
+            Some(Err(_)) | None => Vec::new(),
         };
         let documents: BTreeSet<String> = documents.into_iter().collect();
         Some(NewParkedKey {

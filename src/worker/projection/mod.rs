@@ -327,6 +327,11 @@ impl<'a> Patience<'a> {
 #[async_trait]
 impl GroupHandler for ProjectionHandler {
     async fn handle(&self, runs: Vec<HandlerRun>) -> Vec<RunEnd> {
+        if let [run] = runs.as_slice()
+            && let Some(crashes) = run.crashed
+        {
+            return vec![self.give_up(run, crashes).await];
+        }
         match self.apply(&runs, None).await {
             Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
             Err(trouble) => {

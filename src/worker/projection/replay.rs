@@ -186,11 +186,7 @@ fn runs(events: &[WaitingEvent]) -> Vec<HandlerRun> {
         let entry = Entry::Event(event.entry.clone());
         match runs.last_mut().filter(|run| run.partition == event.partition) {
             Some(run) => run.entries.push(entry),
-            None => runs.push(HandlerRun {
-                partition: event.partition,
-                checkpoint: Offset(0),
-                entries: vec![entry],
-            }),
+            None => runs.push(HandlerRun::new(event.partition, Offset(0), vec![entry])),
         }
     }
     runs
