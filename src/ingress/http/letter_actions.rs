@@ -143,10 +143,10 @@ pub(super) fn reason(given: Option<String>, needed: bool) -> Result<Option<Strin
         Err(Problem::new(ProblemCode::RuleViolation, detail).at("/reason", rule))
     };
     let Some(reason) = given.filter(|reason| !reason.trim().is_empty()) else {
-        return match needed {
-            true => refused("required", "say why: `reason` is kept in the audit".into()),
-            false => Ok(None),
-        };
+        if needed {
+            return refused("required", "say why: `reason` is kept in the audit".into());
+        }
+        return Ok(None);
     };
     if reason.contains('\0') {
         let detail = "must not hold the character U+0000";
