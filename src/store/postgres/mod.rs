@@ -17,6 +17,7 @@ mod outbox;
 mod parking;
 mod pool;
 mod queries;
+mod replaying;
 mod streams;
 mod transaction;
 mod views;
