@@ -150,6 +150,7 @@ pub struct EventFailure {
 
 impl EventFailure {
     /// Failures of one cause have one fingerprint.
+    #[cfg(any(feature = "postgres", feature = "embedded"))]
     pub(crate) fn fingerprint(&self) -> String {
         crate::dead_letter::fingerprint(&self.event_type, &self.error.code, &self.error.message)
     }
@@ -214,6 +215,7 @@ pub struct ReplayStep {
 
 impl ReplayStep {
     /// Where the key's cursor stands afterwards.
+    #[cfg(any(feature = "postgres", feature = "embedded"))]
     pub(crate) fn cursor(&self) -> i64 {
         match self.key.name.scope {
             KeyScope::Stream => self.finished.last().map_or(self.key.cursor, |last| last.offset.0),

@@ -21,6 +21,7 @@ mod outbox;
 mod parking;
 mod pool;
 mod queries;
+mod replaying;
 mod streams;
 mod suspects;
 mod transaction;

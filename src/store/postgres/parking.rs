@@ -1,5 +1,5 @@
-//! Parked keys: parking and passing them inside of other transactions, replaying them, and looking at
-//! them.
+//! Parked keys: parking and passing them inside of other transactions, and looking at them (`replaying`
+//! brings them back).
 //!
 //! Locks are taken in this order: parked keys, documents in key order, checkpoints. Who passes a
 //! parked stream holds its row `FOR KEY SHARE`; a replay holds it `FOR UPDATE` before it looks at the
@@ -11,13 +11,9 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     PostgresStore,
-    columns::{
-        Jsonb, WAITING_BYTES, closed_by, group_of, json_text, key_scope, metadata, replay,
-        replay_code, stream,
-    },
+    columns::{Jsonb, WAITING_BYTES, group_of, json_text, key_scope, metadata, replay, stream},
     errors, pool,
     transaction::Transaction,
-    views::{COMMIT, LOCK, ViewColumns, in_order},
 };
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind},
@@ -26,9 +22,9 @@ use crate::{
         Timestamp, Version,
     },
     store::{
-        EventEntry, EventFailure, EventProgress, Fence, FoldDocuments, Generation, KeyName,
-        KeyScope, NewParkedKey, ParkedCount, ParkedKey, ParkedKeys, ParkedReference, Replay,
-        ReplayAsked, ReplayProgress, ReplayStep, StoreError, WaitingEvent,
+        EventEntry, EventFailure, EventProgress, FoldDocuments, Generation, KeyName, KeyScope,
+        NewParkedKey, ParkedCount, ParkedKey, ParkedKeys, ParkedReference, Replay, ReplayAsked,
+        ReplayProgress, ReplayStep, StoreError, WaitingEvent,
     },
 };
 
@@ -42,11 +38,7 @@ macro_rules! select_parked_key {
         )
     };
 }
-
-/// Served by parked_keys_pkey.
-const HOLD: &str = select_parked_key!(
-    "WHERE group_name = $1 AND generation = $2 AND scope = $3 AND key = $4 FOR UPDATE"
-);
+pub(super) use select_parked_key;
 
 /// A range of parked_keys_pkey.
 const OF_GROUP: &str = select_parked_key!(
@@ -114,46 +106,6 @@ const REFER: &str = "
     INSERT INTO adjutant.parked_references (group_name, generation, key, partition, \"offset\")
     SELECT $1, $2, r.key, r.p, r.o FROM unnest($3::text[], $4::smallint[], $5::bigint[]) AS r(key, p, o)";
 
-/// Served by parked_references_pkey, a lookup a reference.
-const FORGET: &str = "
-    DELETE FROM adjutant.parked_references r
-     USING unnest($4::smallint[], $5::bigint[]) AS f(p, o)
-     WHERE r.group_name = $1 AND r.generation = $2 AND r.key = $3
-       AND r.partition = f.p AND r.\"offset\" = f.o
-    RETURNING 1";
-
-/// Served by dead_letters_newest.
-const LETTER: &str = "SELECT state FROM adjutant.dead_letters WHERE id = $1 AND kind = 2";
-
-/// Served by dead_letters_newest.
-const LETTER_BECOMES: &str = "
-    UPDATE adjutant.dead_letters SET state = $2, state_at = clock_timestamp()
-     WHERE id = $1 AND kind = 2 AND state = $3
-    RETURNING 1";
-
-/// A retry ($2 = 2), or a discard (3): the event that failed waits no longer. Served by
-/// parked_keys_of_dead_letter and parked_references_pkey.
-const ASK: &str = "
-    WITH asked AS (
-        UPDATE adjutant.parked_keys
-           SET state = $2::smallint,
-               cursor = CASE WHEN $2::smallint = 2 THEN cursor
-                             WHEN scope = 1 THEN failed_offset ELSE cursor + 1 END,
-               cursor_version = cursor_version
-                              + CASE WHEN $2::smallint = 3 AND scope = 1 THEN 1 ELSE 0 END
-         WHERE dead_letter_id = $1 AND state = 1
-        RETURNING *),
-    discarded AS (
-        DELETE FROM adjutant.parked_references r USING asked a
-         WHERE $2::smallint = 3 AND a.scope <> 1 AND r.group_name = a.group_name
-           AND r.generation = a.generation AND r.key = a.key AND r.partition = a.partition
-           AND r.\"offset\" = a.failed_offset)
-    SELECT 1 FROM asked";
-
-const AUDIT: &str = "
-    INSERT INTO adjutant.dead_letter_audit (at, dead_letter_id, action, who, reason)
-    VALUES (clock_timestamp(), $1, $2, $3, $4)";
-
 /// Of a stream, as far as its group has passed it. Served by events_partition_stream_version_key and
 /// checkpoints_pkey.
 const EVENTS_OF_STREAM: &str = "
@@ -186,48 +138,6 @@ const EVENTS_REFERRED_TO: &str = "
          ORDER BY r.partition, r.\"offset\" LIMIT $4) AS page
      WHERE bytes_before <= $5::bigint
      ORDER BY partition, \"offset\"";
-
-/// Served by events_partition_stream_version_key and checkpoints_pkey.
-const STREAM_WAITS: &str = "
-    SELECT 1 FROM adjutant.events e
-     WHERE e.partition = $1 AND e.stream = $2 AND e.version = $3
-       AND e.\"offset\" <= COALESCE((SELECT c.reached FROM adjutant.checkpoints c
-                                    WHERE c.group_name = $4 AND c.partition = $1
-                                    ORDER BY c.previous DESC LIMIT 1), 0)";
-
-/// Served by parked_references_pkey.
-const DOCUMENT_WAITS: &str = "
-    SELECT 1 FROM adjutant.parked_references
-     WHERE group_name = $1 AND generation = $2 AND key = $3 LIMIT 1";
-
-/// An absent document cannot be locked: it is inserted empty first, in key order.
-const INSERT_EMPTY: &str = "
-    INSERT INTO adjutant.views (view, key, partition, version, value, as_of, updated_at)
-    SELECT $1, k, $3, 0, NULL, '{}', clock_timestamp()
-      FROM unnest($2::text[]) AS k ORDER BY k COLLATE \"C\"
-    ON CONFLICT (view, key) DO NOTHING";
-
-/// Served by parked_keys_pkey.
-const MOVE_CURSOR: &str = "
-    UPDATE adjutant.parked_keys SET cursor = $5, cursor_version = $6
-     WHERE group_name = $1 AND generation = $2 AND scope = $3 AND key = $4";
-
-/// Served by parked_keys_pkey.
-const UNPARK: &str = "
-    DELETE FROM adjutant.parked_keys
-     WHERE group_name = $1 AND generation = $2 AND scope = $3 AND key = $4";
-
-/// Served by parked_keys_pkey.
-const PARK_AGAIN: &str = "
-    UPDATE adjutant.parked_keys
-       SET state = 1, dead_letter_id = $5, partition = $6, failed_offset = $7, attempts = $8
-     WHERE group_name = $1 AND generation = $2 AND scope = $3 AND key = $4";
-
-/// Served by views_parked.
-const UNMARK: &str = "UPDATE adjutant.views SET parked = NULL WHERE view = $1 AND parked = $2";
-
-/// Served by views_pkey.
-const UNMARK_ONE: &str = "UPDATE adjutant.views SET parked = NULL WHERE view = $1 AND key = $2";
 
 /// Served by checkpoints_pkey and events_pkey, read backwards, and events_pkey.
 const PROGRESS: &str = "
@@ -297,27 +207,7 @@ impl ParkedKeys for PostgresStore {
         who: &str,
         reason: Option<&str>,
     ) -> Result<ReplayAsked, StoreError> {
-        let letter = dead_letter.0;
-        let mut transaction = self.transaction().await?;
-        let becomes = transaction.prepare(LETTER_BECOMES).await?;
-        let (open, retrying) = (1_i16, 2_i16);
-        // Whoever comes second waits here for the first one's row, and finds it moved.
-        let moved = transaction.begin_with(&becomes, &[&letter, &retrying, &open]).await?;
-        if moved.is_empty() {
-            let look = transaction.prepare(LETTER).await?;
-            let found = transaction.query(&look, &[&letter]).await?;
-            transaction.roll_back().await?;
-            let there = !found.is_empty();
-            return Ok(if there { ReplayAsked::AlreadyAsked } else { ReplayAsked::NotFound });
-        }
-        let ask = transaction.prepare(ASK).await?;
-        if transaction.query(&ask, &[&letter, &replay_code(replay)]).await?.is_empty() {
-            transaction.roll_back().await?;
-            return Err(StoreError::Corrupt(format!("no key is parked for {dead_letter}")));
-        }
-        let audit = transaction.prepare(AUDIT).await?;
-        transaction.commit_with(&audit, &[&letter, &replay.as_str(), &who, &reason]).await?;
-        Ok(ReplayAsked::Accepted)
+        self.ask_once(dead_letter, replay, who, reason).await
     }
 
     async fn keys_to_replay(
@@ -359,57 +249,11 @@ impl ParkedKeys for PostgresStore {
         step: ReplayStep,
         fold: FoldDocuments<'_>,
     ) -> Result<ReplayProgress, StoreError> {
-        let mut transaction = self.transaction().await?;
-        if let Err(error) = transaction.hold(&step.key).await {
-            transaction.roll_back().await?;
-            return Err(error);
-        }
-        let insert = transaction.prepare(INSERT_EMPTY).await?;
-        let fed_by = step.fed_by.map(|partition| partition.0);
-        transaction.query(&insert, &[&step.view, &step.documents, &fed_by]).await?;
-        let lock = transaction.prepare(LOCK).await?;
-        let rows = transaction.query(&lock, &[&step.view, &step.documents]).await?;
-        let folded = match in_order(&step.documents, &rows).and_then(fold) {
-            Ok(folded) => folded,
-            Err(error) => {
-                transaction.roll_back().await?;
-                return Err(error);
-            }
-        };
-        let write = transaction.prepare(COMMIT).await?;
-        let columns = ViewColumns::of(&step.view, &folded.documents, &[]);
-        transaction.query(&write, &columns.params()).await?;
-        transaction.park(&step.view, &folded.parked).await?;
-        transaction.refer(&step.view, &folded.references).await?;
-        transaction.finish_step(&step).await
+        self.replay_step(step, fold).await
     }
 
     async fn park_again(&self, key: &ParkedKey, failure: EventFailure) -> Result<(), StoreError> {
-        let mut transaction = self.transaction().await?;
-        if let Err(error) = transaction.hold(key).await {
-            transaction.roll_back().await?;
-            return Err(error);
-        }
-        transaction.close_dead_letter(key).await?;
-        let KeyName { group, generation, scope, key: own } = &key.name;
-        transaction.open_dead_letter(group, own, &failure).await?;
-        let same = key.failed == failure.position;
-        let before = if same { key.attempts } else { 0 };
-        let attempts = before.saturating_add(failure.attempts);
-        let again = transaction.prepare(PARK_AGAIN).await?;
-        let (letter, position) = (failure.dead_letter.0, failure.position);
-        let params: [&(dyn ToSql + Sync); 8] = [
-            &group.as_str(),
-            &generation.0,
-            &scope.code(),
-            own,
-            &letter,
-            &position.partition.0,
-            &position.offset.0,
-            &attempts,
-        ];
-        transaction.commit_with(&again, &params).await?;
-        Ok(())
+        self.park_key_again(key, failure).await
     }
 
     async fn event_progress(
@@ -430,7 +274,7 @@ impl ParkedKeys for PostgresStore {
 }
 
 impl PostgresStore {
-    async fn look(
+    pub(super) async fn look(
         &self,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
@@ -492,7 +336,7 @@ impl Transaction {
         Ok(())
     }
 
-    async fn open_dead_letter(
+    pub(super) async fn open_dead_letter(
         &mut self,
         group: &GroupName,
         key: &str,
@@ -539,118 +383,11 @@ impl Transaction {
     }
 }
 
-/// Replaying.
-impl Transaction {
-    /// Begins: holds the key, which must be where the replay thinks it is.
-    async fn hold(&mut self, key: &ParkedKey) -> Result<(), StoreError> {
-        let hold = self.prepare(HOLD).await?;
-        let found = self.begin_with(&hold, &NameColumns::of(&key.name).params()).await?;
-        let found = found.first().map(parked_key).transpose()?;
-        let same = found.is_some_and(|found| {
-            found.cursor == key.cursor
-                && found.dead_letter == key.dead_letter
-                && found.replay.is_some()
-        });
-        if same { Ok(()) } else { Err(StoreError::Fenced(Fence::Parked)) }
-    }
-
-    /// Finishes the step's events and looks, with the key held, whether more wait.
-    async fn finish_step(mut self, step: &ReplayStep) -> Result<ReplayProgress, StoreError> {
-        if self.waits_behind(step).await? {
-            let KeyName { group, generation, scope, key } = &step.key.name;
-            let advance = self.prepare(MOVE_CURSOR).await?;
-            let params: [&(dyn ToSql + Sync); 6] = [
-                &group.as_str(),
-                &generation.0,
-                &scope.code(),
-                key,
-                &step.cursor(),
-                &step.reached.0,
-            ];
-            self.commit_with(&advance, &params).await?;
-            return Ok(ReplayProgress::Waiting);
-        }
-        let own = &step.key.name.key;
-        match (step.key.name.scope, step.fed_by) {
-            (KeyScope::Stream, Some(_)) => {
-                let unmark = self.prepare(UNMARK).await?;
-                self.query(&unmark, &[&step.view, own]).await?;
-            }
-            (KeyScope::Stream, None) => {}
-            (KeyScope::Document | KeyScope::Instance, _) => {
-                let unmark = self.prepare(UNMARK_ONE).await?;
-                self.query(&unmark, &[&step.view, own]).await?;
-            }
-        }
-        self.close_dead_letter(&step.key).await?;
-        let unpark = self.prepare(UNPARK).await?;
-        self.commit_with(&unpark, &NameColumns::of(&step.key.name).params()).await?;
-        Ok(ReplayProgress::Unparked)
-    }
-
-    /// Each look is a statement of its own, so that its snapshot is younger than the lock.
-    async fn waits_behind(&mut self, step: &ReplayStep) -> Result<bool, StoreError> {
-        let ReplayStep { key, finished, reached, .. } = step;
-        let KeyName { group, generation, scope, key: own } = &key.name;
-        let waiting = match scope {
-            KeyScope::Stream => {
-                let look = self.prepare(STREAM_WAITS).await?;
-                let (partition, next) = (key.failed.partition.0, reached.next().0);
-                self.query(&look, &[&partition, own, &next, &group.as_str()]).await?
-            }
-            KeyScope::Document | KeyScope::Instance => {
-                let forget = self.prepare(FORGET).await?;
-                let partitions: Vec<i16> = finished.iter().map(|at| at.partition.0).collect();
-                let offsets: Vec<i64> = finished.iter().map(|at| at.offset.0).collect();
-                let params: [&(dyn ToSql + Sync); 5] =
-                    [&group.as_str(), &generation.0, own, &partitions, &offsets];
-                if self.query(&forget, &params).await?.len() != finished.len() {
-                    return Err(StoreError::Fenced(Fence::Parked));
-                }
-                let look = self.prepare(DOCUMENT_WAITS).await?;
-                self.query(&look, &[&group.as_str(), &generation.0, own]).await?
-            }
-        };
-        Ok(!waiting.is_empty())
-    }
-
-    async fn close_dead_letter(&mut self, key: &ParkedKey) -> Result<(), StoreError> {
-        let becomes = self.prepare(LETTER_BECOMES).await?;
-        let (letter, state) = (key.dead_letter, closed_by(key.replay).code());
-        let retrying = 2_i16;
-        if self.query(&becomes, &[&letter.0, &state, &retrying]).await?.is_empty() {
-            return Err(StoreError::Corrupt(format!(
-                "the dead letter {letter} is not being retried"
-            )));
-        }
-        Ok(())
-    }
-}
-
 fn number(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-/// The columns of a key's name.
-struct NameColumns<'a> {
-    group: &'a str,
-    generation: i32,
-    scope: i16,
-    key: &'a str,
-}
-
-impl<'a> NameColumns<'a> {
-    fn of(name: &'a KeyName) -> Self {
-        let KeyName { group, generation, scope, key } = name;
-        Self { group: group.as_str(), generation: generation.0, scope: scope.code(), key }
-    }
-
-    fn params(&self) -> [&(dyn ToSql + Sync); 4] {
-        [&self.group, &self.generation, &self.scope, &self.key]
-    }
-}
-
-fn parked_key(row: &Row) -> Result<ParkedKey, StoreError> {
+pub(super) fn parked_key(row: &Row) -> Result<ParkedKey, StoreError> {
     Ok(ParkedKey {
         name: KeyName {
             group: GroupName::from_stored(row.get(0)),

@@ -28,6 +28,7 @@ mod outbox;
 mod parking;
 mod queries;
 mod readers;
+mod replaying;
 mod reply;
 mod schema;
 mod storable;

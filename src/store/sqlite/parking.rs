@@ -1,5 +1,5 @@
-//! Parked keys: parking and passing them inside of other transactions, replaying them, and looking at
-//! them. The single writer is the fence: nothing comes between a look and the write that rests on it.
+//! Parked keys: parking and passing them inside of other transactions, and looking at them (`replaying`
+//! brings them back). The single writer is the fence: nothing comes between a look and the write that rests on it.
 
 use async_trait::async_trait;
 use rusqlite::{Row, params};
@@ -17,11 +17,8 @@ use crate::{
     store::{
         EventEntry, EventFailure, EventProgress, Fence, FoldDocuments, Folded, Generation, KeyName,
         KeyScope, NewParkedKey, ParkedCount, ParkedKey, ParkedKeys, ParkedReference, Replay,
-        ReplayAsked, ReplayProgress, ReplayStep, StoreError, ViewDocuments, WaitingEvent,
-        stored::{
-            WAITING_BYTES, closed_by, group_of, json_text, key_scope, metadata, replay,
-            replay_code, stream,
-        },
+        ReplayAsked, ReplayProgress, ReplayStep, StoreError, WaitingEvent,
+        stored::{WAITING_BYTES, group_of, json_text, key_scope, metadata, replay, stream},
     },
 };
 
@@ -37,7 +34,7 @@ macro_rules! select_parked_key {
 }
 
 /// Served by the primary key.
-const ONE: &str =
+pub(super) const ONE: &str =
     select_parked_key!("WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4");
 
 /// Served by the primary key.
@@ -87,39 +84,6 @@ const REFER: &str = "
     INSERT INTO parked_references (group_name, generation, key, partition, \"offset\")
     VALUES (?1, ?2, ?3, ?4, ?5)";
 
-/// Served by the primary key.
-const FORGET: &str = "
-    DELETE FROM parked_references
-     WHERE group_name = ?1 AND generation = ?2 AND key = ?3 AND partition = ?4 AND \"offset\" = ?5";
-
-/// Served by dead_letters' key.
-const LETTER: &str = "SELECT state FROM dead_letters WHERE id = ?1 AND kind = 2";
-
-/// Served by dead_letters' key.
-const LETTER_BECOMES: &str = "
-    UPDATE dead_letters SET state = ?2, state_at = ?3 WHERE id = ?1 AND kind = 2 AND state = ?4";
-
-/// A retry (?2 = 2), or a discard (3): the event that failed waits no longer. Served by
-/// parked_keys_of_dead_letter.
-const ASK: &str = "
-    UPDATE parked_keys
-       SET state = ?2,
-           cursor = CASE WHEN ?2 = 2 THEN cursor
-                         WHEN scope = 1 THEN failed_offset ELSE cursor + 1 END,
-           cursor_version = cursor_version + (?2 = 3 AND scope = 1)
-     WHERE dead_letter_id = ?1 AND state = 1";
-
-/// Served by parked_keys_of_dead_letter and the primary key.
-const DISCARD: &str = "
-    DELETE FROM parked_references
-     WHERE (group_name, generation, key, partition, \"offset\") IN
-           (SELECT group_name, generation, key, partition, failed_offset FROM parked_keys
-             WHERE dead_letter_id = ?1 AND scope <> 1)";
-
-const AUDIT: &str = "
-    INSERT INTO dead_letter_audit (at, dead_letter_id, action, who, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5)";
-
 /// Served by UNIQUE (partition, stream, version).
 const EVENTS_OF_STREAM: &str = "
     SELECT partition, \"offset\", recorded_at, stream, version, type, schema_version, data,
@@ -136,37 +100,6 @@ const EVENTS_REFERRED_TO: &str = "
       LEFT JOIN events e ON e.partition = r.partition AND e.\"offset\" = r.\"offset\"
      WHERE r.group_name = ?1 AND r.generation = ?2 AND r.key = ?3
      ORDER BY r.partition, r.\"offset\" LIMIT ?4";
-
-/// Served by UNIQUE (partition, stream, version).
-const STREAM_WAITS: &str = "
-    SELECT 1 FROM events
-     WHERE partition = ?1 AND stream = ?2 AND version = ?3 AND \"offset\" <= ?4";
-
-/// Served by the primary key.
-const DOCUMENT_WAITS: &str = "
-    SELECT 1 FROM parked_references WHERE group_name = ?1 AND generation = ?2 AND key = ?3 LIMIT 1";
-
-/// Served by the primary key.
-const MOVE_CURSOR: &str = "
-    UPDATE parked_keys SET cursor = ?5, cursor_version = ?6
-     WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4";
-
-/// Served by the primary key.
-const UNPARK: &str = "
-    DELETE FROM parked_keys
-     WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4";
-
-/// Served by the primary key.
-const PARK_AGAIN: &str = "
-    UPDATE parked_keys
-       SET state = 1, dead_letter_id = ?5, partition = ?6, failed_offset = ?7, attempts = ?8
-     WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4";
-
-/// Served by views_parked.
-const UNMARK: &str = "UPDATE views SET parked = NULL WHERE view = ?1 AND parked = ?2";
-
-/// Served by the primary key.
-const UNMARK_ONE: &str = "UPDATE views SET parked = NULL WHERE view = ?1 AND key = ?2";
 
 /// Served by the primary key.
 const RECORDED_AT: &str = "SELECT recorded_at FROM events WHERE partition = ?1 AND \"offset\" = ?2";
@@ -374,7 +307,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn open_dead_letter(
+    pub(super) fn open_dead_letter(
         &self,
         group: &GroupName,
         key: &str,
@@ -417,35 +350,8 @@ impl Transaction<'_> {
     }
 }
 
-/// Replaying.
+/// Looking at what waits.
 impl Transaction<'_> {
-    fn ask_for_replay(
-        &self,
-        dead_letter: DeadLetterId,
-        replay: Replay,
-        who: &str,
-        reason: Option<&str>,
-    ) -> Result<ReplayAsked, StoreError> {
-        let letter = dead_letter.0;
-        let state = self.first(LETTER, [letter.as_bytes()], |row| column::<i16>(row, 0))?;
-        match state {
-            None => return Ok(ReplayAsked::NotFound),
-            Some(1) => {}
-            Some(_) => return Ok(ReplayAsked::AlreadyAsked),
-        }
-        self.execute(LETTER_BECOMES, params![letter.as_bytes(), 2, self.now, 1])?;
-        if self.execute(ASK, params![letter.as_bytes(), replay_code(replay)])? != 1 {
-            return Err(StoreError::Corrupt(format!("no key is parked for {dead_letter}")));
-        }
-        if replay == Replay::Discard {
-            self.execute(DISCARD, [letter.as_bytes()])?;
-        }
-        let (who, reason) = (storable::text(who)?, storable::maybe_text(reason)?);
-        let audit = params![self.now, letter.as_bytes(), replay.as_str(), who, reason];
-        self.execute(AUDIT, audit)?;
-        Ok(ReplayAsked::Accepted)
-    }
-
     fn waiting_events(&self, key: &ParkedKey, limit: i64) -> Result<Vec<WaitingEvent>, StoreError> {
         let bytes = usize::try_from(WAITING_BYTES).unwrap_or(usize::MAX);
         let size = |waiting: &WaitingEvent| waiting.entry.event.data.as_str().len();
@@ -463,115 +369,13 @@ impl Transaction<'_> {
             }
         }
     }
-
-    /// The key must be where the replay thinks it is; answers its documents.
-    fn hold_key(&self, step: &ReplayStep) -> Result<ViewDocuments, StoreError> {
-        self.still(&step.key)?;
-        self.load_documents(&step.view, &step.documents)
-    }
-
-    fn still(&self, key: &ParkedKey) -> Result<(), StoreError> {
-        let found = self.first(ONE, name(&key.name), parked_key)?;
-        let same = found.is_some_and(|found| {
-            found.cursor == key.cursor
-                && found.dead_letter == key.dead_letter
-                && found.replay.is_some()
-        });
-        if same { Ok(()) } else { Err(StoreError::Fenced(Fence::Parked)) }
-    }
-
-    fn replay(&self, step: &ReplayStep, folded: &Folded) -> Result<ReplayProgress, StoreError> {
-        let ReplayStep { key, view, finished, reached, .. } = step;
-        self.commit_view(view, &folded.documents, &[])?;
-        self.park(view, &folded.parked)?;
-        self.refer(view, &folded.references)?;
-        let KeyName { group, generation, scope, key: own } = &key.name;
-        let waits = match scope {
-            KeyScope::Stream => {
-                let partition = key.failed.partition;
-                let (next, to) = (reached.next().0, self.checkpoint(group, partition)?.0);
-                self.exists(STREAM_WAITS, params![partition.0, own, next, to])?
-            }
-            KeyScope::Document | KeyScope::Instance => {
-                for Position { partition, offset } in finished {
-                    let (group, generation) = (group.as_str(), generation.0);
-                    let place = params![group, generation, own, partition.0, offset.0];
-                    if self.execute(FORGET, place)? != 1 {
-                        return Err(StoreError::Fenced(Fence::Parked));
-                    }
-                }
-                self.exists(DOCUMENT_WAITS, params![group.as_str(), generation.0, own])?
-            }
-        };
-        if waits {
-            let (group, generation, scope) = (group.as_str(), generation.0, scope.code());
-            let moved = params![group, generation, scope, own, step.cursor(), reached.0];
-            self.execute(MOVE_CURSOR, moved)?;
-            return Ok(ReplayProgress::Waiting);
-        }
-        self.execute(UNPARK, name(&key.name))?;
-        match (scope, step.fed_by) {
-            (KeyScope::Stream, Some(_)) => self.execute(UNMARK, params![view, own])?,
-            (KeyScope::Stream, None) => 0,
-            _ => self.execute(UNMARK_ONE, params![view, own])?,
-        };
-        self.close_dead_letter(key)?;
-        Ok(ReplayProgress::Unparked)
-    }
-
-    fn close_dead_letter(&self, key: &ParkedKey) -> Result<(), StoreError> {
-        let letter = key.dead_letter;
-        let becomes = closed_by(key.replay).code();
-        let closed =
-            self.execute(LETTER_BECOMES, params![letter.0.as_bytes(), becomes, self.now, 2])?;
-        if closed == 1 {
-            return Ok(());
-        }
-        Err(StoreError::Corrupt(format!("the dead letter {letter} is not being retried")))
-    }
-
-    fn park_again(&self, key: &ParkedKey, failure: &EventFailure) -> Result<(), StoreError> {
-        self.still(key)?;
-        self.close_dead_letter(key)?;
-        let KeyName { group, generation, scope, key: own } = &key.name;
-        self.open_dead_letter(group, own, failure)?;
-        let attempts = attempts_in_all(key, failure);
-        let (letter, position) = (failure.dead_letter.0, failure.position);
-        self.execute(
-            PARK_AGAIN,
-            params![
-                group.as_str(),
-                generation.0,
-                scope.code(),
-                own,
-                letter.as_bytes(),
-                position.partition.0,
-                position.offset.0,
-                attempts,
-            ],
-        )?;
-        Ok(())
-    }
-}
-
-/// The tries of an event that failed before count on.
-fn attempts_in_all(key: &ParkedKey, failure: &EventFailure) -> i32 {
-    if key.failed == failure.position {
-        key.attempts.saturating_add(failure.attempts)
-    } else {
-        failure.attempts
-    }
 }
 
 fn number(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn name(name: &KeyName) -> impl rusqlite::Params + '_ {
-    (name.group.as_str(), name.generation.0, name.scope.code(), name.key.as_str())
-}
-
-fn parked_key(row: &Row<'_>) -> Result<ParkedKey, StoreError> {
+pub(super) fn parked_key(row: &Row<'_>) -> Result<ParkedKey, StoreError> {
     Ok(ParkedKey {
         name: KeyName {
             group: GroupName::from_stored(&column::<String>(row, 0)?),
