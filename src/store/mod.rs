@@ -6,9 +6,11 @@
 
 mod error;
 mod execution;
+mod housekeeping;
 mod intake;
 mod logs;
 mod members;
+mod notices;
 mod outbox;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod paging;
@@ -27,9 +29,14 @@ pub use execution::{
     CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, EventMessage, Execution,
     LoadedStream, NewEvent, NewOutcome, NewSnapshot, SetAside, Snapshot, StreamEvent,
 };
+pub use housekeeping::{CommandCursor, EndedRemoved, Housekeeping, Leftover};
 pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};
+pub use notices::{
+    ClaimedNotification, ConditionChange, ConditionReport, ConditionState, DeadLetterCount,
+    GroupLag, Notices, NotificationEnd, SeenCondition,
+};
 pub use outbox::{Outbox, OutboxPage, OutboxRow};
 pub use queries::{
     CommandFilter, CommandRecord, CommandStatus, Page, Queries, StoredStreamEvent, ViewRecord,
@@ -71,7 +78,9 @@ pub struct Identity {
 
 /// A store: the union of what ingress, executor, relay, workers and operators need.
 #[async_trait::async_trait]
-pub trait Store: Intake + Execution + Logs + Views + Outbox + Members + Queries {
+pub trait Store:
+    Intake + Execution + Logs + Views + Outbox + Members + Queries + Notices + Housekeeping
+{
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;
 

@@ -17,7 +17,10 @@ use crate::{
         GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
         http::{Ingress, IngressParts, StartError as IngressStartError},
     },
-    observe::{BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics},
+    observe::{
+        BrokerCheck, Health, MetricsError, StoreCheck, admin, install_metrics,
+        notify::{self, NoWebhooks, NotifyParts, NotifySettings},
+    },
     store::{Role, Store, StoreError},
 };
 
@@ -46,6 +49,8 @@ pub struct ServerSettings {
     pub ingress: IngressSettings,
     /// Where probes and metrics are served; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
+    /// Who is told of what is wrong (roles ingress and relay).
+    pub notify: NotifySettings,
 }
 
 impl ServerSettings {
@@ -64,6 +69,7 @@ impl ServerSettings {
             process: ProcessSettings::default(),
             ingress: IngressSettings::default(),
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            notify: NotifySettings::default(),
         }
     }
 }
@@ -105,6 +111,9 @@ pub enum ServerError {
     /// The API does not start.
     #[error(transparent)]
     Ingress(#[from] IngressStartError),
+    /// Webhooks are configured and cannot be sent.
+    #[error(transparent)]
+    Notify(#[from] NoWebhooks),
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -137,6 +146,7 @@ pub struct Server {
     intake: Intake,
     health: Arc<Health>,
     admin: Option<(SocketAddr, AbortOnDropHandle<()>)>,
+    notification: Vec<AbortOnDropHandle<()>>,
     rest: CancellationToken,
 }
 
@@ -175,6 +185,14 @@ impl Server {
         })
         .await?;
         gauges::start(&process, readings, groups_of(&service), rest.clone());
+        let notification = match start_notification(&settings, &service, &store, &rest) {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                process.stop(AFTER_FAILED_START).await;
+                rest.cancel();
+                return Err(error.into());
+            }
+        };
         let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
         let intake = match has_intake.then(|| start_intake(&settings, parts, &process)) {
             None => Intake::default(),
@@ -187,7 +205,7 @@ impl Server {
             }
         };
         health.mark_started();
-        Ok(Self { process, intake, health, admin, rest })
+        Ok(Self { process, intake, health, admin, notification, rest })
     }
 
     /// Where the API listens, if this process has the role ingress.
@@ -215,6 +233,7 @@ impl Server {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         self.process.stop(left.max(Duration::from_secs(1))).await;
         self.rest.cancel();
+        super::end_all("part of notification", self.notification, deadline).await;
         if let Some((_, admin)) = self.admin {
             super::end_all("part of the admin server", vec![admin], deadline).await;
         }
@@ -279,6 +298,26 @@ fn start_admin(
     let running = admin::start(listen, observed, stop.clone());
     let running = running.map_err(|source| ServerError::Admin { listen, source })?;
     Ok(Some((running.local_addr, AbortOnDropHandle::new(running.join))))
+}
+
+/// Processes that accept or relay look after the whole service.
+fn start_notification(
+    settings: &ServerSettings,
+    service: &Service,
+    store: &Arc<dyn Store>,
+    stop: &CancellationToken,
+) -> Result<Vec<AbortOnDropHandle<()>>, NoWebhooks> {
+    if !settings.roles.iter().any(|role| matches!(role, Role::Ingress | Role::Relay)) {
+        return Ok(Vec::new());
+    }
+    // Slow is not gone: a member is lost when it has been silent for twice as long as others wait.
+    let silent = 2 * settings.process.membership.ttl;
+    notify::start(NotifyParts {
+        store: store.clone(),
+        sources: notify::of_the_store(store, &groups_of(service), silent, &settings.notify),
+        settings: settings.notify.clone(),
+        stop: stop.clone(),
+    })
 }
 
 struct IntakeParts {

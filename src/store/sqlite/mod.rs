@@ -15,10 +15,12 @@ mod engine;
 mod errors;
 #[cfg(feature = "simulation")]
 pub(crate) mod evidence;
+mod housekeeping;
 mod intake;
 mod job;
 mod logs;
 mod members;
+mod notices;
 mod open;
 mod outbox;
 mod queries;

@@ -9,7 +9,10 @@ use crate::{
     store::Identity,
 };
 
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_main_path.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_main_path.sql"),
+    include_str!("../../../migrations/sqlite/0005_housekeeping.sql"),
+];
 
 /// `PRAGMA application_id` of our files: "ADJT".
 const APPLICATION: i64 = 0x4144_4a54;
