@@ -160,10 +160,13 @@ async fn a_file_that_cannot_be_used_is_refused_with_what_to_do() {
         bytes[60..64].copy_from_slice(&version.to_be_bytes());
         std::fs::write(&path, bytes).expect("write");
     };
+    let newest = u32::from_be_bytes(
+        std::fs::read(&path).expect("read")[60..64].try_into().expect("four bytes"),
+    );
     set_version(99);
     let text = refused(with_three());
     assert!(text.contains("schema 99") && text.contains("newer release"), "{text}");
-    set_version(1);
+    set_version(newest);
     drop(open(&path));
     // Another program's: its application id is at byte 68.
     let mut bytes = std::fs::read(&path).expect("read");
