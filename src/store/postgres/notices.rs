@@ -75,9 +75,9 @@ const CLAIM: &str = "
 /// Served by notifications_pkey.
 const END: &str = "
     UPDATE adjutant.notifications
-       SET state = $3, error = $4, leased_until = NULL,
+       SET state = $3::smallint, error = $4, leased_until = NULL,
            due_at = clock_timestamp() + $5::bigint * interval '1 millisecond',
-           ended_at = CASE WHEN $3 = 2 THEN NULL ELSE clock_timestamp() END
+           ended_at = CASE WHEN $3::smallint = 2 THEN NULL ELSE clock_timestamp() END
      WHERE id = $1 AND attempts = $2 AND state = 2";
 
 #[async_trait]

@@ -52,8 +52,8 @@ use Kind::{Big, Bucket, Bytes, Int, Json, Small, Text, Time, Uuid};
 
 /// In the order in which they are written.
 ///
-/// Not carried: messages of the outbox that carry log entries (their groups read the logs), members
-/// and foreign messages (they belong to the old place).
+/// Not carried: messages of the outbox that carry log entries (their groups read the logs), members,
+/// foreign messages, conditions and notifications (they belong to the old place).
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "commands",
@@ -170,6 +170,12 @@ pub(super) const TABLES: &[Table] = &[
         ],
         key: 3,
         rows: "ORDER BY id",
+    },
+    Table {
+        name: "retention",
+        columns: &[("partition", Small), ("command_log_from", Big), ("outcomes_before", Time)],
+        key: 1,
+        rows: "ORDER BY partition",
     },
     Table {
         name: "outbox",

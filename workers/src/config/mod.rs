@@ -5,6 +5,8 @@
 mod environment;
 mod known_keys;
 mod load;
+mod notify;
+mod retention;
 mod roles;
 mod secret;
 mod sections;
@@ -13,8 +15,10 @@ mod sections;
 mod tests;
 
 pub use load::{ConfigError, Place, Settings, load};
+pub use notify::{NotifyConfig, WebhookConfig, WebhookForm};
+pub use retention::RetentionConfig;
 pub use roles::Roles;
-pub use secret::SecretUrl;
+pub use secret::{SecretText, SecretUrl};
 pub use sections::{
     Admin, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership, RelayConfig,
     Server, Token, TokenRole, WorkerConfig,
@@ -51,4 +55,8 @@ pub struct Config {
     pub relay: RelayConfig,
     /// Heartbeats.
     pub membership: Membership,
+    /// Who is told of what is wrong.
+    pub notify: NotifyConfig,
+    /// How long things are kept.
+    pub retention: RetentionConfig,
 }
