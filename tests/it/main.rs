@@ -20,7 +20,10 @@ mod http;
 #[cfg(feature = "embedded")]
 mod in_process_road;
 mod main_path;
+#[cfg(all(feature = "embedded", feature = "webhooks"))]
+mod notification;
 mod readme;
 mod releases;
+mod self_healing;
 mod store_laws;
 mod support;
