@@ -38,9 +38,10 @@ impl Endpoint {
             return Err(InvalidEndpoint::Scheme);
         }
         let secret = if secret.is_empty() { None } else { Some(secret.parse()?) };
-        let digest = Sha256::digest(url.as_str().as_bytes());
-        let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{}#{digest}", url.host_str().unwrap_or_default());
+        let digest: [u8; 32] = Sha256::digest(url.as_str().as_bytes()).into();
+        let [first, second, third, fourth, ..] = digest;
+        let short = u32::from_be_bytes([first, second, third, fourth]);
+        let name = format!("{}#{short:08x}", url.host_str().unwrap_or_default());
         Ok(Self { url, secret, name })
     }
 

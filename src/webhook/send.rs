@@ -88,7 +88,7 @@ impl WebhookClient {
             .pool_max_idle_per_host(1)
             .user_agent(concat!("adjutant/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| error_text(error))?;
+            .map_err(error_text)?;
         Ok(Self { client, limits })
     }
 

@@ -33,8 +33,12 @@ impl Watch {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(self.settings.every) => {}
             }
-            if let Err(error) = self.round().await {
-                tracing::warn!(%error, "conditions could not be reported");
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                done = self.round() => if let Err(error) = done {
+                    tracing::warn!(%error, "conditions could not be reported");
+                },
             }
         }
     }
@@ -58,10 +62,6 @@ impl Watch {
     }
 
     async fn look(&self) -> ConditionReport {
-        let looks = self.sources.iter().map(|source| async move {
-            let limit = tokio::time::timeout(LOOK_LIMIT, source.look());
-            (source.condition(), limit.await.unwrap_or_else(|_| Err("no answer in time".into())))
-        });
         let mut report = ConditionReport {
             resolve_after: self.settings.resolve_after,
             remind_after: self.settings.remind_after,
@@ -72,8 +72,11 @@ impl Watch {
             ..ConditionReport::default()
         };
         let mut known = BTreeSet::new();
-        for (condition, looked) in futures_util::future::join_all(looks).await {
-            let seen = match looked {
+        // One after the other: connections to the store are there for work.
+        for source in &self.sources {
+            let condition = source.condition();
+            let looked = tokio::time::timeout(LOOK_LIMIT, source.look()).await;
+            let seen = match looked.unwrap_or_else(|_| Err("no answer in time".into())) {
                 Ok(seen) => seen,
                 Err(error) => {
                     tracing::debug!(condition, error, "nobody knows whether it is there");

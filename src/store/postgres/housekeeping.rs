@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// What is removed is one stretch from the log's beginning on, so that a hole stays a hole; where
-/// it ends now is written down with it. Served by command_log_pkey, checkpoints_pkey and
+/// it ends now is written down with it, and the next look begins there instead of reading over dead
+/// rows. Served by command_log_pkey, retention_pkey, checkpoints_pkey and
 /// outcomes_pkey.
 const LOG_ENTRIES: &str = "
     WITH bound AS MATERIALIZED (
@@ -25,6 +26,8 @@ const LOG_ENTRIES: &str = "
     page AS MATERIALIZED (
         SELECT l.\"offset\", l.command_id, l.recorded_at FROM adjutant.command_log l
          WHERE l.partition = $1 AND l.\"offset\" <= (SELECT last FROM bound)
+           AND l.\"offset\" >= COALESCE((SELECT r.command_log_from FROM adjutant.retention r
+                                        WHERE r.partition = $1), 1)
          ORDER BY l.\"offset\" LIMIT $3),
     stretch AS MATERIALIZED (
         SELECT min(p.\"offset\") AS first,
@@ -68,7 +71,11 @@ const ENDED_COMMANDS: &str = "
                first.recorded_at
           FROM (SELECT DISTINCT partition FROM page) AS p
          CROSS JOIN LATERAL (SELECT l.* FROM adjutant.command_log l
-                              WHERE l.partition = p.partition ORDER BY l.\"offset\" LIMIT 1) AS first
+                              WHERE l.partition = p.partition
+                                AND l.\"offset\" >= COALESCE(
+                                    (SELECT r.command_log_from FROM adjutant.retention r
+                                      WHERE r.partition = p.partition), 1)
+                              ORDER BY l.\"offset\" LIMIT 1) AS first
          CROSS JOIN LATERAL (SELECT l.* FROM adjutant.command_log l WHERE l.partition = p.partition
                               ORDER BY l.\"offset\" DESC LIMIT 1) AS last),
     ended AS MATERIALIZED (
