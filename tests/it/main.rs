@@ -20,7 +20,7 @@ mod http;
 #[cfg(feature = "embedded")]
 mod in_process_road;
 mod main_path;
-#[cfg(all(feature = "embedded", feature = "webhooks"))]
+#[cfg(all(feature = "embedded", feature = "http"))]
 mod notification;
 mod readme;
 mod releases;
