@@ -13,6 +13,8 @@ pub mod dead_letter;
 pub mod domain;
 #[cfg(feature = "runtime")]
 pub mod execute;
+#[cfg(feature = "runtime")]
+pub mod housekeeping;
 #[cfg(feature = "http")]
 pub(crate) mod http_server;
 #[cfg(feature = "runtime")]
@@ -34,6 +36,8 @@ pub mod simulation;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "webhooks")]
+pub mod webhook;
 #[cfg(feature = "runtime")]
 pub mod worker;
 

@@ -5,6 +5,7 @@ pub mod admin;
 mod health;
 mod metrics;
 pub mod names;
+pub mod notify;
 
 pub use self::{
     health::{

@@ -51,6 +51,20 @@ pub const PARKED_KEYS: &str = "adjutant_parked_keys";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
 
+/// Changes of conditions, by condition, state (`firing`, `resolved`) and result (`logged` once a
+/// change; for each webhook `sent`, `failed` at each try that is made again, `given_up`).
+pub const NOTIFICATIONS_TOTAL: &str = "adjutant_notifications_total";
+/// Subjects that have a condition now, by condition. The same in every process that looks.
+pub const CONDITIONS_FIRING: &str = "adjutant_conditions_firing";
+/// Rows that housekeeping removed, by what they were.
+pub const HOUSEKEEPING_REMOVED_TOTAL: &str = "adjutant_housekeeping_removed_total";
+/// Rounds of housekeeping that could not be finished, by what was to be removed.
+pub const HOUSEKEEPING_FAILED_TOTAL: &str = "adjutant_housekeeping_failed_total";
+/// How long a round of housekeeping took, its pauses included.
+pub const HOUSEKEEPING_SECONDS: &str = "adjutant_housekeeping_seconds";
+/// Schedule rows whose command was gone or had ended; they are removed and run nothing.
+pub const SCHEDULE_ORPHANS_TOTAL: &str = "adjutant_schedule_orphans_total";
+
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
 
@@ -91,5 +105,11 @@ pub fn describe() {
     describe_counter!(DEAD_LETTERS_RETRIED_TOTAL, "Dead letters that were retried");
     describe_counter!(DEAD_LETTERS_DISCARDED_TOTAL, "Dead letters that were discarded");
     describe_gauge!(PARKED_KEYS, "Keys that are parked, by group");
+    describe_counter!(NOTIFICATIONS_TOTAL, "Changes of conditions, by what became of telling them");
+    describe_gauge!(CONDITIONS_FIRING, "Subjects that have a condition now");
+    describe_counter!(HOUSEKEEPING_REMOVED_TOTAL, "Rows that housekeeping removed");
+    describe_counter!(HOUSEKEEPING_FAILED_TOTAL, "Rounds of housekeeping that were not finished");
+    describe_histogram!(HOUSEKEEPING_SECONDS, Unit::Seconds, "Duration of a round of housekeeping");
+    describe_counter!(SCHEDULE_ORPHANS_TOTAL, "Schedule rows that had nothing to run");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
 }

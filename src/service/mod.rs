@@ -40,6 +40,7 @@ use crate::{
     broker::{Broker, BrokerError},
     domain::Service,
     execute::{Executor, ExecutorSettings, StoreClock},
+    housekeeping::{self, HousekeepingParts, RetentionSettings},
     message::{GroupName, MemberId},
     relay::{self, RelayParts, RelaySettings},
     signals::Signals,
@@ -63,6 +64,8 @@ pub struct ProcessSettings {
     pub membership: MembershipSettings,
     /// When a projection parks a key, and how it replays one.
     pub parking: ParkingSettings,
+    /// How long things are kept (role relay).
+    pub retention: RetentionSettings,
     /// The most bytes of documents that each projection remembers.
     pub projection_cache_bytes: ProjectionCacheBytes,
 }
@@ -292,7 +295,16 @@ fn start_relay(
         }
         ended.cancelled().await;
     });
-    relay::start(RelayParts {
+    let keeping = (!parts.settings.retention.is_off()).then(|| {
+        housekeeping::start(HousekeepingParts {
+            store: parts.store.clone(),
+            event_groups: parts.service.registry().event_groups(),
+            partitions: partitions.clone(),
+            settings: parts.settings.retention.clone(),
+            stop: stop.clone(),
+        })
+    });
+    let mut tasks = relay::start(RelayParts {
         store: parts.store.clone(),
         broker: parts.broker.clone(),
         groups,
@@ -300,5 +312,7 @@ fn start_relay(
         partitions,
         settings: parts.settings.relay.clone(),
         stop: stop.clone(),
-    })
+    });
+    tasks.extend(keeping);
+    tasks
 }

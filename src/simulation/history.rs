@@ -20,6 +20,7 @@ use crate::{
     chance::Seeded,
     domain::Service,
     execute::ExecutorSettings,
+    housekeeping::RetentionSettings,
     ingress::Validator,
     message::{LogId, PartitionCount},
     relay::RelaySettings,
@@ -155,6 +156,8 @@ fn process_settings() -> ProcessSettings {
     ProcessSettings {
         executor: ExecutorSettings { snapshot_every: 5, ..ExecutorSettings::default() },
         relay: RelaySettings { page_rows: 8, ..RelaySettings::default() },
+        // A history is shorter than anything is kept.
+        retention: RetentionSettings::off(),
         ..ProcessSettings::default()
     }
 }

@@ -17,14 +17,16 @@ use crate::{
         Version,
     },
     store::{
-        Accepted, Acted, ActedBy, Cancelled, CommandCommit, CommandFilter, CommandRecord,
-        CommittedCommands, DeadLetter, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup,
-        DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain, Entry,
-        EventFailure, EventProgress, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads,
-        Heartbeat, Hold, Identity, Intake, JobMove, KeyName, LoadedStream, LogKind, Logs, Member,
-        Members, NewCommand, NewJob, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys,
-        Queries, RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest,
-        Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
+        Accepted, Acted, ActedBy, Cancelled, ClaimedNotification, CommandCommit, CommandCursor,
+        CommandFilter, CommandRecord, CommittedCommands, ConditionChange, ConditionReport,
+        DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup,
+        DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain, EndedRemoved,
+        Entry, EventFailure, EventProgress, Execution, FoldDocuments, FoldRequest, ForeignMessage,
+        GroupLag, Heads, Heartbeat, Hold, Housekeeping, Identity, Intake, JobMove, KeyName,
+        Leftover, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob, Notices,
+        NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys, Queries,
+        RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest, Store,
+        StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
         ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
     },
 };
@@ -355,6 +357,113 @@ impl Members for SimulatedStore {
 
     async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
         self.write("leave", Noted::of(&id), self.inner().leave(id)).await
+    }
+}
+
+/// The processes of a simulation neither notify nor keep house; whoever asks is answered as it is.
+#[async_trait]
+impl Notices for SimulatedStore {
+    async fn dead_letter_counts(&self, limit: i64) -> Result<Vec<DeadLetterCount>, StoreError> {
+        self.read(self.inner().dead_letter_counts(limit)).await
+    }
+
+    async fn group_lag(&self, group: &GroupName, log: LogKind) -> Result<GroupLag, StoreError> {
+        self.read(self.inner().group_lag(group, log)).await
+    }
+
+    async fn lost_members(
+        &self,
+        silent: Duration,
+        until: Duration,
+        limit: i64,
+    ) -> Result<Vec<Member>, StoreError> {
+        self.read(self.inner().lost_members(silent, until, limit)).await
+    }
+
+    async fn report_conditions(
+        &self,
+        report: &ConditionReport,
+    ) -> Result<Vec<ConditionChange>, StoreError> {
+        let asked = Noted::of(report);
+        self.write("report_conditions", asked, self.inner().report_conditions(report)).await
+    }
+
+    async fn firing_conditions(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        self.read(self.inner().firing_conditions()).await
+    }
+
+    async fn claim_notification(
+        &self,
+        webhook: &str,
+        per_minute: i32,
+        lease: Duration,
+    ) -> Result<Option<ClaimedNotification>, StoreError> {
+        let asked = Noted::of(&(webhook, per_minute, lease));
+        let work = self.inner().claim_notification(webhook, per_minute, lease);
+        self.write("claim_notification", asked, work).await
+    }
+
+    async fn end_notification(
+        &self,
+        id: uuid::Uuid,
+        attempt: i32,
+        end: NotificationEnd,
+    ) -> Result<bool, StoreError> {
+        let asked = Noted::of(&(id, attempt, &end));
+        let work = self.inner().end_notification(id, attempt, end);
+        self.write("end_notification", asked, work).await
+    }
+}
+
+#[async_trait]
+impl Housekeeping for SimulatedStore {
+    async fn remove_log_entries(
+        &self,
+        partition: Partition,
+        age: Duration,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        let asked = Noted::of(&(partition, age, limit));
+        let work = self.inner().remove_log_entries(partition, age, limit);
+        self.write("remove_log_entries", asked, work).await
+    }
+
+    async fn remove_ended_commands(
+        &self,
+        age: Duration,
+        from: Option<CommandCursor>,
+        limit: i64,
+    ) -> Result<EndedRemoved, StoreError> {
+        let asked = Noted::of(&(age, from, limit));
+        let work = self.inner().remove_ended_commands(age, from, limit);
+        self.write("remove_ended_commands", asked, work).await
+    }
+
+    async fn remove_finished_outbox(
+        &self,
+        events: &[GroupName],
+        age: Duration,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        let asked = Noted::of(&(events, age, limit));
+        let work = self.inner().remove_finished_outbox(events, age, limit);
+        self.write("remove_finished_outbox", asked, work).await
+    }
+
+    async fn remove_leftovers(
+        &self,
+        what: Leftover,
+        age: Duration,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        let asked = Noted::of(&(what, age, limit));
+        let work = self.inner().remove_leftovers(what, age, limit);
+        self.write("remove_leftovers", asked, work).await
+    }
+
+    async fn bound_foreign(&self, keep: i64, limit: i64) -> Result<u64, StoreError> {
+        let asked = Noted::of(&(keep, limit));
+        self.write("bound_foreign", asked, self.inner().bound_foreign(keep, limit)).await
     }
 }
 

@@ -9,9 +9,11 @@ mod dead_letters;
 mod error;
 mod execution;
 mod failures;
+mod housekeeping;
 mod intake;
 mod logs;
 mod members;
+mod notices;
 mod outbox;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod paging;
@@ -41,9 +43,14 @@ pub use execution::{
     LoadedStream, NewEvent, NewOutcome, NewSnapshot, Snapshot, StreamEvent,
 };
 pub use failures::{FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside};
+pub use housekeeping::{CommandCursor, EndedRemoved, Housekeeping, Leftover};
 pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};
+pub use notices::{
+    ClaimedNotification, ConditionChange, ConditionReport, ConditionState, DeadLetterCount,
+    GroupLag, Notices, NotificationEnd, SeenCondition,
+};
 pub use outbox::{Outbox, OutboxPage, OutboxRow};
 pub use parking::{
     EventFailure, EventProgress, Folded, Generation, KeyName, KeyScope, NewParkedKey, ParkedCount,
@@ -104,6 +111,8 @@ pub trait Store:
     + DeadLetters
     + DeadLetterJobs
     + ParkedKeys
+    + Notices
+    + Housekeeping
 {
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;

@@ -72,6 +72,16 @@ pub trait Outbox: Send + Sync {
     async fn outbox_depth(&self, limit: i64) -> Result<(i64, i64), StoreError>;
 
     /// Moves due schedule rows of these partitions into the command log and the outbox, at most
-    /// `limit`, in one transaction; returns how many.
+    /// `limit`, in one transaction; returns how many it took. Orphans among them (the command is
+    /// gone, or has ended) leave the schedule and enter no log.
     async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError>;
+}
+
+/// Schedule rows that had nothing to run.
+#[cfg(any(feature = "postgres", feature = "embedded"))]
+pub(crate) fn count_orphans(orphans: u64) {
+    if orphans > 0 {
+        metrics::counter!(crate::observe::names::SCHEDULE_ORPHANS_TOTAL).increment(orphans);
+        tracing::warn!(orphans, "schedule rows whose command is gone or has ended were removed");
+    }
 }

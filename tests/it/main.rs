@@ -25,6 +25,11 @@ mod parking;
 mod readme;
 mod releases;
 mod retries;
+#[cfg(all(feature = "embedded", feature = "http"))]
+mod notification;
+mod readme;
+mod releases;
+mod self_healing;
 mod store_laws;
 mod strict_order;
 mod support;

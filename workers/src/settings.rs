@@ -36,6 +36,10 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
         process: process(config),
         ingress: ingress(config)?,
         admin_listen: Some(config.admin.listen),
+        notify: config
+            .notify
+            .settings()
+            .map_err(|error| RunError::Setting(format!("notify.webhooks: {error}")))?,
         ..ServerSettings::on(backing)
     })
 }
@@ -103,6 +107,7 @@ fn process(config: &Config) -> ProcessSettings {
             heartbeat: millis(config.membership.heartbeat_ms),
             ttl: millis(config.membership.ttl_ms),
         },
+        retention: config.retention.settings(),
         ..defaults
     }
 }

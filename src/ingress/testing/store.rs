@@ -409,6 +409,83 @@ impl Suspects for MemoryStore {
 }
 
 #[async_trait]
+impl Notices for MemoryStore {
+    async fn dead_letter_counts(&self, _: i64) -> Result<Vec<DeadLetterCount>, StoreError> {
+        unimplemented!()
+    }
+    async fn group_lag(&self, _: &GroupName, _: LogKind) -> Result<GroupLag, StoreError> {
+        unimplemented!()
+    }
+    async fn lost_members(
+        &self,
+        _: Duration,
+        _: Duration,
+        _: i64,
+    ) -> Result<Vec<Member>, StoreError> {
+        unimplemented!()
+    }
+    async fn report_conditions(
+        &self,
+        _: &ConditionReport,
+    ) -> Result<Vec<ConditionChange>, StoreError> {
+        unimplemented!()
+    }
+    async fn firing_conditions(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        unimplemented!()
+    }
+    async fn claim_notification(
+        &self,
+        _: &str,
+        _: i32,
+        _: Duration,
+    ) -> Result<Option<ClaimedNotification>, StoreError> {
+        unimplemented!()
+    }
+    async fn end_notification(
+        &self,
+        _: uuid::Uuid,
+        _: i32,
+        _: NotificationEnd,
+    ) -> Result<bool, StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Housekeeping for MemoryStore {
+    async fn remove_log_entries(
+        &self,
+        _: Partition,
+        _: Duration,
+        _: i64,
+    ) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn remove_ended_commands(
+        &self,
+        _: Duration,
+        _: Option<CommandCursor>,
+        _: i64,
+    ) -> Result<EndedRemoved, StoreError> {
+        unimplemented!()
+    }
+    async fn remove_finished_outbox(
+        &self,
+        _: &[GroupName],
+        _: Duration,
+        _: i64,
+    ) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn remove_leftovers(&self, _: Leftover, _: Duration, _: i64) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn bound_foreign(&self, _: i64, _: i64) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
 impl Queries for MemoryStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
         Ok(self.up()?.commands.get(&id).cloned())

@@ -20,6 +20,7 @@ use crate::{
     observe::{
         BreakersCheck, BrokerCheck, Health, MetricsError, ParkedCheck, StoreCheck, admin,
         install_metrics,
+        notify::{self, NoWebhooks, NotifyParts, NotifySettings},
     },
     store::{Role, Store, StoreError},
 };
@@ -49,6 +50,8 @@ pub struct ServerSettings {
     pub ingress: IngressSettings,
     /// Where probes and metrics are served; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
+    /// Who is told of what is wrong (roles ingress and relay).
+    pub notify: NotifySettings,
 }
 
 impl ServerSettings {
@@ -67,6 +70,7 @@ impl ServerSettings {
             process: ProcessSettings::default(),
             ingress: IngressSettings::default(),
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            notify: NotifySettings::default(),
         }
     }
 }
@@ -108,6 +112,9 @@ pub enum ServerError {
     /// The API does not start.
     #[error(transparent)]
     Ingress(#[from] IngressStartError),
+    /// Webhooks are configured and cannot be sent.
+    #[error(transparent)]
+    Notify(#[from] NoWebhooks),
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -140,6 +147,7 @@ pub struct Server {
     intake: Intake,
     health: Arc<Health>,
     admin: Option<(SocketAddr, AbortOnDropHandle<()>)>,
+    notification: Vec<AbortOnDropHandle<()>>,
     rest: CancellationToken,
 }
 
@@ -183,6 +191,14 @@ impl Server {
         .await?;
         breakers.watch(process.executor().clone());
         gauges::start(&process, readings, groups_of(&service), rest.clone());
+        let notification = match start_notification(&settings, &service, &store, &rest) {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                process.stop(AFTER_FAILED_START).await;
+                rest.cancel();
+                return Err(error.into());
+            }
+        };
         let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
         let intake = match has_intake.then(|| start_intake(&settings, parts, &process)) {
             None => Intake::default(),
@@ -195,7 +211,7 @@ impl Server {
             }
         };
         health.mark_started();
-        Ok(Self { process, intake, health, admin, rest })
+        Ok(Self { process, intake, health, admin, notification, rest })
     }
 
     /// Where the API listens, if this process has the role ingress.
@@ -223,6 +239,7 @@ impl Server {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         self.process.stop(left.max(Duration::from_secs(1))).await;
         self.rest.cancel();
+        super::end_all("part of notification", self.notification, deadline).await;
         if let Some((_, admin)) = self.admin {
             super::end_all("part of the admin server", vec![admin], deadline).await;
         }
@@ -287,6 +304,26 @@ fn start_admin(
     let running = admin::start(listen, observed, stop.clone());
     let running = running.map_err(|source| ServerError::Admin { listen, source })?;
     Ok(Some((running.local_addr, AbortOnDropHandle::new(running.join))))
+}
+
+/// Processes that accept or relay look after the whole service.
+fn start_notification(
+    settings: &ServerSettings,
+    service: &Service,
+    store: &Arc<dyn Store>,
+    stop: &CancellationToken,
+) -> Result<Vec<AbortOnDropHandle<()>>, NoWebhooks> {
+    if !settings.roles.iter().any(|role| matches!(role, Role::Ingress | Role::Relay)) {
+        return Ok(Vec::new());
+    }
+    // Slow is not gone: a member is lost when it has been silent for twice as long as others wait.
+    let silent = 2 * settings.process.membership.ttl;
+    notify::start(NotifyParts {
+        store: store.clone(),
+        sources: notify::of_the_store(store, &groups_of(service), silent, &settings.notify),
+        settings: settings.notify.clone(),
+        stop: stop.clone(),
+    })
 }
 
 struct IntakeParts {

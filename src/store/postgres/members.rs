@@ -82,7 +82,7 @@ impl Members for PostgresStore {
     }
 }
 
-fn member(row: &Row) -> Member {
+pub(super) fn member(row: &Row) -> Member {
     let roles: Vec<String> = row.get(3);
     let groups: Vec<String> = row.get(4);
     Member {

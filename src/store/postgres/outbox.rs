@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::{PostgresStore, append::Appended, columns, errors, logs, pool};
 use crate::{
     message::{Offset, Partition, Route},
-    store::{Outbox, OutboxPage, OutboxRow, StoreError},
+    store::{Outbox, OutboxPage, OutboxRow, StoreError, outbox},
 };
 
 /// The bound and the rows come from one snapshot. Served by outbox_by_transaction: the ids are
@@ -50,7 +50,9 @@ const DEPTH: &str = "
       FROM (SELECT recorded_at, xid FROM adjutant.outbox WHERE xid >= $2::text::xid8
              ORDER BY xid LIMIT $1) AS o";
 
-/// Served by schedule_pkey and commands_pkey; corrections, if there are any, by command_edits_pkey.
+/// A row whose command is gone, or has ended, is an orphan: it is taken, and nothing is run. Served
+/// by schedule_pkey, commands_pkey and outcomes_pkey; corrections, if
+/// there are any, by command_edits_pkey.
 const TAKE_DUE: &str = "
     WITH due AS (
         DELETE FROM adjutant.schedule s
@@ -67,10 +69,15 @@ const TAKE_DUE: &str = "
                   AND e.edit = due.edit)
            END::text, c.metadata::text,
            c.expected_version, c.reply_to::text, c.accepted_at, due.attempt, due.first_offset,
-           due.edit
+           due.edit,
+           c.id IS NULL OR o.ended
       FROM due
-     CROSS JOIN LATERAL (SELECT * FROM adjutant.commands f
+      LEFT JOIN LATERAL (SELECT * FROM adjutant.commands f
                           WHERE f.bucket = due.bucket AND f.id = due.command_id OFFSET 0) AS c
+        ON true
+     CROSS JOIN LATERAL (SELECT EXISTS (SELECT 1 FROM adjutant.outcomes f
+                                         WHERE f.partition = due.partition
+                                           AND f.command_id = due.command_id) AS ended) AS o
      ORDER BY due.partition, due.due_at, due.place";
 
 #[async_trait]
@@ -140,11 +147,17 @@ impl Outbox for PostgresStore {
             return Ok(0);
         }
         let mut appended = Appended::new();
+        let mut orphans = 0;
         for row in &rows {
+            if row.get(12) {
+                orphans += 1;
+                continue;
+            }
             let partition = Partition(row.get(0));
             appended.entry(partition).or_default().push(logs::envelope(row)?);
         }
         self.append_and_commit(transaction, &appended).await?;
+        outbox::count_orphans(orphans);
         Ok(rows.len())
     }
 }

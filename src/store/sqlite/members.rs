@@ -103,7 +103,7 @@ fn live(transaction: &Transaction<'_>, ttl: Duration) -> Result<Vec<Member>, Sto
     transaction.all(LIVE, [transaction.now.saturating_sub(ttl)], member)
 }
 
-fn member(row: &Row<'_>) -> Result<Member, StoreError> {
+pub(super) fn member(row: &Row<'_>) -> Result<Member, StoreError> {
     let roles: Vec<String> = parse(&column::<String>(row, 3)?)?;
     let groups: Vec<String> = parse(&column::<String>(row, 4)?)?;
     Ok(Member {

@@ -19,10 +19,12 @@ mod errors;
 #[cfg(feature = "simulation")]
 pub(crate) mod evidence;
 mod failures;
+mod housekeeping;
 mod intake;
 mod job;
 mod logs;
 mod members;
+mod notices;
 mod open;
 mod outbox;
 mod parking;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     message::{Offset, Partition, Route},
-    store::{Outbox, OutboxPage, OutboxRow, StoreError, stored::headers},
+    store::{Outbox, OutboxPage, OutboxRow, StoreError, outbox, stored::headers},
 };
 
 /// A page has about this many bytes at most (and at least a row).
@@ -44,15 +44,18 @@ const DEPTH: &str = "
     SELECT count(*), min(recorded_at)
       FROM (SELECT recorded_at FROM outbox ORDER BY id LIMIT ?1)";
 
-/// Served by schedule_by_time and the primary key of commands.
+/// A row whose command is gone, or has ended, is an orphan: it is taken, and nothing is run. Served
+/// by schedule_by_time and the primary keys of commands and outcomes.
 const DUE: &str = "
     SELECT s.id, c.id, c.type, c.stream,
            CASE s.edit WHEN 0 THEN c.payload ELSE (
                SELECT e.payload FROM command_edits e
                 WHERE e.command_id = s.command_id AND e.edit = s.edit) END,
            c.metadata, c.expected_version, c.reply_to, c.accepted_at, s.attempt, s.first_offset,
-           s.edit, s.partition
-      FROM schedule s CROSS JOIN commands c ON c.id = s.command_id
+           s.edit, s.partition,
+           c.id IS NULL OR EXISTS (SELECT 1 FROM outcomes o WHERE o.partition = s.partition
+                                      AND o.command_id = s.command_id)
+      FROM schedule s LEFT JOIN commands c ON c.id = s.command_id
      WHERE s.partition IN (SELECT value FROM json_each(?1)) AND s.due_at <= ?2
      ORDER BY s.partition, s.due_at, s.id LIMIT ?3";
 
@@ -157,7 +160,9 @@ fn take_due(
     limit: i64,
 ) -> Result<(usize, Appended), StoreError> {
     let due = transaction.all(DUE, params![partitions, transaction.now, limit], |row| {
-        Ok((column::<i64>(row, 0)?, partition(row, 12)?, envelope(row)?))
+        let is_orphan: bool = column(row, 13)?;
+        let command = if is_orphan { None } else { Some(envelope(row)?) };
+        Ok((column::<i64>(row, 0)?, partition(row, 12)?, command))
     })?;
     if due.is_empty() {
         return Ok((0, Appended::new()));
@@ -165,9 +170,14 @@ fn take_due(
     transaction.execute(TAKEN, [numbers(due.iter().map(|(id, ..)| *id))])?;
     let count = due.len();
     let mut appended = Appended::new();
+    let mut orphans = 0;
     for (_, partition, command) in due {
-        appended.entry(partition).or_default().push(command);
+        match command {
+            Some(command) => appended.entry(partition).or_default().push(command),
+            None => orphans += 1,
+        }
     }
+    outbox::count_orphans(orphans);
     Ok((count, appended))
 }
 

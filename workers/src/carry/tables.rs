@@ -53,8 +53,8 @@ use Kind::{Big, Bucket, Bytes, Int, Json, Small, Text, Time, Uuid};
 /// In the order in which they are written.
 ///
 /// Not carried: messages of the outbox that carry log entries (their groups read the logs), members,
-/// owners of partitions with their suspects, and foreign messages (they belong to the old place),
-/// and jobs over dead letters (one that is not done is made again; what it did is in the audit).
+/// owners of partitions with their suspects, foreign messages, conditions and notifications (they
+/// belong to the old place), and jobs over dead letters (one that is not done is made again; what it did is in the audit).
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "commands",
@@ -184,41 +184,6 @@ pub(super) const TABLES: &[Table] = &[
         rows: "ORDER BY group_name, generation, key, partition, \"offset\"",
     },
     Table {
-        name: "dead_letters",
-        columns: &[
-            ("partition", Small),
-            ("id", Uuid),
-            ("kind", Small),
-            ("group_name", Text),
-            ("generation", Int),
-            ("key", Text),
-            ("type", Text),
-            ("command_id", Uuid),
-            ("offset", Big),
-            ("error", Json),
-            ("fingerprint", Text),
-            ("attempts", Int),
-            ("died_at", Time),
-            ("state", Small),
-            ("state_at", Time),
-        ],
-        key: 2,
-        rows: "ORDER BY partition, id",
-    },
-    Table {
-        name: "dead_letter_audit",
-        columns: &[
-            ("at", Time),
-            ("dead_letter_id", Uuid),
-            ("action", Text),
-            ("who", Text),
-            ("reason", Text),
-            ("job_id", Uuid),
-        ],
-        key: 4,
-        rows: "ORDER BY id",
-    },
-    Table {
         name: "snapshots",
         columns: &[
             ("partition", Small),
@@ -335,6 +300,12 @@ pub(super) const TABLES: &[Table] = &[
         ],
         key: 4,
         rows: "ORDER BY id",
+    },
+    Table {
+        name: "retention",
+        columns: &[("partition", Small), ("command_log_from", Big), ("outcomes_before", Time)],
+        key: 1,
+        rows: "ORDER BY partition",
     },
     Table {
         name: "outbox",

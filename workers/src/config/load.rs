@@ -100,9 +100,22 @@ pub fn load(
     }
     let config: Config = layers
         .extract()
-        .map_err(|error| ConfigError(error.into_iter().map(|error| error.to_string()).collect()))?;
+        .map_err(|error| ConfigError(error.into_iter().map(|error| in_words(&error)).collect()))?;
     let errors = config.errors();
     if errors.is_empty() { Ok(config) } else { Err(ConfigError(errors)) }
+}
+
+/// What is wrong with a value. A webhook's is not repeated: it holds secrets.
+fn in_words(error: &figment::Error) -> String {
+    if !error.path.join(".").starts_with("notify.webhooks") {
+        return error.to_string();
+    }
+    let place = error.metadata.as_ref().map(|place| format!(" in {}", place.name));
+    format!(
+        "notify.webhooks{}: write a list of {{ url = \"https://…\", kind = \"json\" or \"slack\", \
+         secret = \"whsec_…\" }}",
+        place.unwrap_or_default()
+    )
 }
 
 fn one(error: String) -> ConfigError {
@@ -172,6 +185,8 @@ impl Config {
         if !is_prefix(&self.broker.prefix) {
             errors.push("broker.prefix must be 1 to 64 of [a-z0-9._-]".into());
         }
+        errors.extend(self.notify.errors());
+        errors.extend(self.retention.errors());
         errors
     }
 

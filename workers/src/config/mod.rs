@@ -5,6 +5,8 @@
 mod environment;
 mod known_keys;
 mod load;
+mod notify;
+mod retention;
 mod retry;
 mod roles;
 mod secret;
@@ -14,9 +16,11 @@ mod sections;
 mod tests;
 
 pub use load::{ConfigError, Place, Settings, load};
+pub use notify::{NotifyConfig, WebhookConfig, WebhookForm};
+pub use retention::RetentionConfig;
 pub use retry::{BreakerConfig, RetryConfig, RetryRule, TypeRule};
 pub use roles::Roles;
-pub use secret::SecretUrl;
+pub use secret::{SecretText, SecretUrl};
 pub use sections::{
     Admin, BankConfig, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership,
     RelayConfig, Server, Token, TokenRole, WorkerConfig,
@@ -59,4 +63,8 @@ pub struct Config {
     pub membership: Membership,
     /// The bank itself.
     pub bank: BankConfig,
+    /// Who is told of what is wrong.
+    pub notify: NotifyConfig,
+    /// How long things are kept.
+    pub retention: RetentionConfig,
 }

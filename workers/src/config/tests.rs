@@ -140,3 +140,45 @@ fn variables_of_tests_and_other_programs_are_no_settings() {
     let variables = [("ADJUTANT_TEST_DATABASE_URL", "x"), ("ADJUTANT_CONFIG", "y")];
     assert!(with(&variables, &Settings::default()).is_ok());
 }
+
+#[test]
+fn a_webhook_is_checked_and_never_shown() {
+    let webhooks = |list| with(&[("ADJUTANT_NOTIFY__WEBHOOKS", list)], &Settings::default());
+    let config = webhooks(
+        r#"[{url="https://hooks.example/T0/s3cret",kind="slack",secret="whsec_plJ3nmyCDGBKInavdOK15jsl"},
+            {url="http://127.0.0.1:9/x",kind="json"}]"#,
+    )
+    .unwrap();
+    assert_eq!(config.notify.settings().unwrap().webhooks.len(), 2);
+    for shown in [format!("{config:?}"), toml::to_string(&config).unwrap()] {
+        assert!(!shown.contains("s3cret") && !shown.contains("plJ3"), "{shown}");
+    }
+
+    let refused = |list| message(webhooks(list));
+    let scheme = refused(r#"[{url="ftp://s3cret/",kind="json"}]"#);
+    assert!(
+        scheme.contains("notify.webhooks, number 1: the URL must begin with https://"),
+        "{scheme}"
+    );
+    let secret = refused(r#"[{url="https://s3cret/",kind="json",secret="s3cret"}]"#);
+    assert!(secret.contains("a secret begins with whsec_"), "{secret}");
+    let kind = refused(r#"[{url="https://s3cret/",kind="slac"}]"#);
+    assert!(kind.contains("\"json\" or \"slack\""), "{kind}");
+    let list = refused(r#"{url=https://s3cret/}"#);
+    assert!(list.contains("ADJUTANT_NOTIFY__WEBHOOKS"), "{list}");
+    let key = refused(r#"[{url="https://s3cret/",kind="json",colour="s3cret"}]"#);
+    for text in [scheme, secret, kind, list, key] {
+        assert!(text.contains("notify.webhooks") && !text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn limits_that_make_no_sense_are_told() {
+    let refused = |key, value| message(with(&[(key, value)], &Settings::default()));
+    let twice = refused("ADJUTANT_NOTIFY__RESOLVE_MS", "9000");
+    assert!(twice.contains("notify.resolve_ms must be at least twice"), "{twice}");
+    let batch = refused("ADJUTANT_RETENTION__BATCH", "0");
+    assert!(batch.contains("retention.batch must be at least 1"), "{batch}");
+    let kept = with(&[("ADJUTANT_RETENTION__OUTCOMES_DAYS", "0")], &Settings::default()).unwrap();
+    assert_eq!(kept.retention.settings().outcomes, None);
+}

@@ -1,5 +1,5 @@
 //! `no_holes`: both logs of every partition count 1, 2, 3 … up to the last entry that anybody has
-//! seen, streams count their versions likewise, and everything is in the partition it hashes to.
+//! seen (a command log from where retention says that it begins), streams count their versions likewise, and everything is in the partition it hashes to.
 
 use serde_json::json;
 use xxhash_rust::xxh64::xxh64;

@@ -1,7 +1,12 @@
 //! `bank verify` finds every kind of damage, and says which kind it is.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
+use adjutant::store::{
+    Store,
+    postgres::{PostgresSettings, PostgresStore},
+    sqlite::{SqliteSettings, SqliteStore},
+};
 use bank::{
     database::Source,
     load::{WaitFor, Watch, Watermarks, batch_sizes, clock},
@@ -208,6 +213,58 @@ async fn a_parked_key_is_judged_by_its_cursor() {
             assert_eq!(failed(&report), [VIEWS], "{sql}:\n{}", report.to_text());
         }
     }
+}
+
+#[tokio::test]
+async fn what_retention_removed_is_not_missed_and_holes_are_still_seen() {
+    let store = AnyStore::postgres().await;
+    retained(store).await;
+    retained(AnyStore::file()).await;
+}
+
+async fn retained(original: AnyStore) {
+    History::write(&original).await;
+    let before = verify(&original.source(), None).await.unwrap().counts;
+    keep_house(&original).await;
+    let report = verify(&original.source(), None).await.unwrap();
+    assert!(report.passed(), "{}", report.to_text());
+    assert!(report.counts.commands < before.commands, "{}", report.to_text());
+    assert!(report.counts.outcomes < before.outcomes, "{}", report.to_text());
+    assert_eq!(report.counts.events, before.events, "events stay");
+
+    let from_later = "UPDATE adjutant.retention SET command_log_from = command_log_from - 1
+                       WHERE command_log_from > 1";
+    let newest = "DELETE FROM adjutant.command_log AS l WHERE \"offset\" = (SELECT max(\"offset\")
+                    FROM adjutant.command_log x WHERE x.partition = l.partition)";
+    let stranger = format!(
+        "INSERT INTO adjutant.events {EVENT} SELECT 5, max(\"offset\") + 1, 'account/acc-42', max(version) + 1,
+         'account.closed', 1, '{{}}', NULL, gen_random_uuid(),
+         (SELECT max(outcomes_before) FROM adjutant.retention) FROM adjutant.events WHERE partition = 5"
+    );
+    let damages = [(HOLES, from_later), (HOLES, newest), (OUTCOMES, stranger.as_str())];
+    for (check, sql) in damages {
+        let store = original.copy().await;
+        assert!(store.run(sql).await > 0, "changes nothing: {sql}");
+        let report = verify(&store.source(), None).await.unwrap();
+        assert_eq!(failed(&report), [check], "{sql}\n{}", report.to_text());
+    }
+}
+
+/// Removes all that has ended by now.
+async fn keep_house(store: &AnyStore) {
+    let store: Arc<dyn Store> = match store.source() {
+        Source::Postgres(url) => {
+            let settings = PostgresSettings::new(url.expose());
+            Arc::new(PostgresStore::connect(settings).await.unwrap())
+        }
+        Source::Sqlite(path) => Arc::new(SqliteStore::open(SqliteSettings::new(path)).unwrap()),
+    };
+    let mut entries = 0;
+    for partition in store.identity().partitions.all() {
+        entries += store.remove_log_entries(partition, Duration::ZERO, 1_000).await.unwrap();
+    }
+    assert!(entries > 0);
+    store.remove_ended_commands(Duration::ZERO, None, 1_000).await.unwrap();
 }
 
 #[tokio::test]

@@ -11,6 +11,10 @@ mod letters;
 mod look;
 mod membership;
 mod parking;
+mod keeping;
+mod look;
+mod membership;
+mod noticing;
 mod querying;
 mod relaying;
 mod suspecting;
@@ -164,6 +168,7 @@ conformance! {
             the_outbox_is_read_from_an_exact_lower_bound,
             outbox_ids_are_never_used_again,
             aged_rows_that_a_log_holds_are_dropped_and_no_others,
+            a_schedule_row_of_a_command_that_ended_runs_nothing,
             refused_messages_wait_in_the_outbox,
         ]
         querying: [
@@ -201,6 +206,26 @@ conformance! {
         suspecting: [
             a_partition_that_was_not_released_is_taken_only_by_force,
             crashes_are_counted_by_entry_until_it_is_finished,
+        keeping: [
+            commands_that_ended_are_removed_when_they_are_old,
+            an_undecided_command_is_kept_however_old_it_is,
+            a_command_that_waits_in_the_schedule_is_kept,
+            entries_that_are_not_finished_are_kept,
+            a_walk_over_old_commands_ends,
+            outbox_rows_go_when_every_group_has_finished_them,
+            counted_foreign_messages_are_bounded,
+            members_that_are_long_gone_are_removed,
+        ]
+        noticing: [
+            a_change_is_found_by_one_report_however_many_there_are,
+            a_condition_is_over_once_when_nobody_sees_it_any_more,
+            a_condition_that_lasts_is_told_again,
+            changes_gather_in_one_message_and_messages_keep_apart,
+            a_message_that_is_full_counts_what_it_does_not_carry,
+            a_message_is_claimed_by_one_and_again_when_its_lease_ends,
+            a_webhook_gets_only_so_many_messages_a_minute,
+            the_lag_of_a_group_is_what_it_has_not_finished,
+            a_member_that_vanished_is_lost_and_one_that_stopped_is_not,
         ]
         cancelling: [
             an_accept_whose_caller_went_away_is_whole_or_nothing,

@@ -2,7 +2,7 @@
 
 use adjutant::{
     message::{Offset, Partition, Route},
-    store::{RejectedMessage, Store},
+    store::{CommandCommit, LogKind, RejectedMessage, SetAside, Store},
 };
 
 use super::{
@@ -122,4 +122,36 @@ pub async fn refused_messages_wait_in_the_outbox(open: Open) {
     assert_eq!(rows[1].headers, [("a", "b"), ("reason", "two")].map(|(k, v)| (k.into(), v.into())));
     assert_eq!((rows[1].body.as_slice(), rows[1].entries), (&b"\x00\xff"[..], 0));
     assert_eq!((rows[1].content_type.as_str(), rows[1].first_offset), ("text/plain", None));
+}
+
+/// It must neither stick nor run the command again.
+pub async fn a_schedule_row_of_a_command_that_ended_runs_nothing(open: Open) {
+    let truth = open(8).await;
+    let store = &truth.store;
+    let (ended, waiting) = (add("a", 1), add("a", 2));
+    store.accept(vec![ended.clone(), waiting.clone()]).await.expect("accept");
+    let mut commit = appended(store, "a", 1);
+    let partition = commit.events[0].partition;
+    let aside =
+        |command_id| SetAside { command_id, partition, delay_ms: 0, reason: "type_unknown_here" };
+    let set_aside = vec![aside(ended.id), aside(waiting.id)];
+    let both = CommandCommit { set_aside, ..CommandCommit::default() };
+    store.commit_commands(both).await.expect("set aside");
+    commit.outcomes[0].command_id = ended.id;
+    store.commit_commands(commit).await.expect("commit");
+    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 2);
+    assert_eq!(look::gapless(store, LogKind::Commands).await, 3, "only the other one runs");
+    let told = look::outbox(store).await;
+    assert_eq!(told.last().map(|row| (row.first_offset, row.entries)), Some((Some(Offset(3)), 1)));
+    assert_eq!(
+        store.promote_due(&look::all(store), 10).await.expect("promote"),
+        0,
+        "both are gone"
+    );
+    // Nothing but orphans: they go all the same.
+    let alone = CommandCommit { set_aside: vec![aside(ended.id)], ..CommandCommit::default() };
+    store.commit_commands(alone).await.expect("set aside");
+    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 1);
+    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 0);
+    assert_eq!(look::gapless(store, LogKind::Commands).await, 3);
 }
