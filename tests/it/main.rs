@@ -21,14 +21,14 @@ mod http;
 #[cfg(feature = "embedded")]
 mod in_process_road;
 mod main_path;
-mod parking;
-mod readme;
-mod releases;
-mod retries;
 #[cfg(all(feature = "embedded", feature = "http"))]
 mod notification;
+mod parking;
+mod readme;
 mod readme;
 mod releases;
+mod releases;
+mod retries;
 mod self_healing;
 mod store_laws;
 mod strict_order;

@@ -6,15 +6,15 @@ mod cancelling;
 mod committing;
 mod executing;
 mod failing;
+mod keeping;
 mod letter_jobs;
 mod letters;
 mod look;
-mod membership;
-mod parking;
-mod keeping;
 mod look;
 mod membership;
+mod membership;
 mod noticing;
+mod parking;
 mod querying;
 mod relaying;
 mod suspecting;
@@ -206,6 +206,7 @@ conformance! {
         suspecting: [
             a_partition_that_was_not_released_is_taken_only_by_force,
             crashes_are_counted_by_entry_until_it_is_finished,
+        ]
         keeping: [
             commands_that_ended_are_removed_when_they_are_old,
             an_undecided_command_is_kept_however_old_it_is,
