@@ -112,7 +112,7 @@ pub struct ChaosArgs {
     pub keep: bool,
     /// A mistake that the ingress makes, which the check must find: `ack_before_commit`, say.
     #[cfg(feature = "planted-bugs")]
-    #[arg(long, value_name = "BUG")]
+    #[arg(long, value_name = "BUG", value_parser = planted_bug)]
     pub planted_bug: Option<String>,
     /// Print one JSON object as the last line.
     #[arg(long)]
@@ -308,6 +308,15 @@ pub struct VerifyArgs {
     pub json: bool,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+}
+
+/// The name of a bug, with underscores, as it is given to a process.
+#[cfg(feature = "planted-bugs")]
+fn planted_bug(text: &str) -> Result<String, String> {
+    use adjutant::simulation::Bug;
+    let names: Vec<String> = Bug::ALL.iter().map(|bug| bug.name().replace(' ', "_")).collect();
+    let found = names.iter().find(|name| *name == text).cloned();
+    found.ok_or_else(|| format!("is no planted bug: use {}", names.join(", ")))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -14,13 +14,13 @@ const SOURCE: &str = include_str!("clock_shift.c");
 
 /// The library, compiled for this run.
 #[derive(Clone, Debug)]
-pub struct ClockLibrary {
+pub(super) struct ClockLibrary {
     library: PathBuf,
 }
 
 impl ClockLibrary {
     /// Compiles it with the system's C compiler.
-    pub async fn compile(directory: &Path) -> Result<Self, ChaosError> {
+    pub(super) async fn compile(directory: &Path) -> Result<Self, ChaosError> {
         let source = directory.join("clock_shift.c");
         let library = directory.join("clock_shift.so");
         fs::write(&source, SOURCE).map_err(ChaosError::io(source.display().to_string()))?;
@@ -32,7 +32,7 @@ impl ClockLibrary {
     }
 
     /// The clock of a process that is to be started.
-    pub fn clock(&self, file: PathBuf) -> Result<Clock, ChaosError> {
+    pub(super) fn clock(&self, file: PathBuf) -> Result<Clock, ChaosError> {
         let clock = Clock { library: self.library.clone(), file };
         clock.shift(0)?;
         Ok(clock)
@@ -43,20 +43,20 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The wall clock of one process.
 #[derive(Debug)]
-pub struct Clock {
+pub(super) struct Clock {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Clock {
     /// The process will have this clock.
-    pub fn belongs_to(&self, command: &mut Command) {
+    pub(super) fn belongs_to(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library).env("CHAOS_CLOCK_FILE", &self.file);
     }
 
     /// It is wrong by so many milliseconds from now on. The file is written in place: the process
     /// has it mapped.
-    pub fn shift(&self, millis: i64) -> Result<(), ChaosError> {
+    pub(super) fn shift(&self, millis: i64) -> Result<(), ChaosError> {
         use std::io::Write;
         let nanoseconds = millis.saturating_mul(1_000_000).to_ne_bytes();
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&self.file);

@@ -10,14 +10,14 @@ use super::error::ChaosError;
 
 /// Removed when dropped, unless it is kept.
 #[derive(Debug)]
-pub struct Directory {
+pub(super) struct Directory {
     path: PathBuf,
     kept: bool,
 }
 
 impl Directory {
     /// Makes it here, or in the system's folder for temporary files.
-    pub fn create(parent: Option<&Path>) -> Result<Self, ChaosError> {
+    pub(super) fn create(parent: Option<&Path>) -> Result<Self, ChaosError> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
         let path = parent.join(format!("bank-chaos-{}", uuid::Uuid::new_v4().simple()));
         let refused = || ChaosError::io(path.display().to_string());
@@ -30,12 +30,12 @@ impl Directory {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// It stays, for people to look into.
-    pub fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         self.kept = true;
     }
 }

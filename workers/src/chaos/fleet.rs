@@ -25,7 +25,7 @@ use super::{
 /// How many processes have each role.
 const REPLICAS: usize = 2;
 /// How many partitions the database has.
-pub const PARTITIONS: i64 = 8;
+pub(super) const PARTITIONS: i64 = 8;
 /// How long a process may take to stop when it is told to; it allows itself 8 s.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// How much of a log is quoted when its process ends by itself.
@@ -33,7 +33,7 @@ const QUOTED: u64 = 1_500;
 
 /// What all processes have in common.
 #[derive(Clone, Debug)]
-pub struct Launch {
+pub(super) struct Launch {
     /// The program: this one.
     pub program: PathBuf,
     /// Where logs and clock files are.
@@ -43,7 +43,7 @@ pub struct Launch {
 }
 
 /// A place for a process.
-pub struct Slot {
+pub(super) struct Slot {
     /// What its process does.
     pub role: Role,
     /// For people: `relay-2`.
@@ -69,7 +69,7 @@ struct State {
 }
 
 /// All of them.
-pub struct Fleet {
+pub(super) struct Fleet {
     slots: Vec<Slot>,
     /// What ended by itself, with its last words.
     deaths: Mutex<Vec<String>>,
@@ -77,7 +77,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts every process.
-    pub async fn start(
+    pub(super) async fn start(
         launch: &Launch,
         ports: &mut Ports,
         postgres: &Postgres,
@@ -110,22 +110,22 @@ impl Fleet {
     }
 
     /// Every slot.
-    pub fn slots(&self) -> &[Slot] {
+    pub(super) fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
     /// The slots of a role.
-    pub fn of(&self, role: Role) -> Vec<&Slot> {
+    pub(super) fn of(&self, role: Role) -> Vec<&Slot> {
         self.slots.iter().filter(|slot| slot.role == role).collect()
     }
 
     /// Where the HTTP APIs are.
-    pub fn apis(&self) -> Vec<SocketAddr> {
+    pub(super) fn apis(&self) -> Vec<SocketAddr> {
         self.slots.iter().filter_map(|slot| slot.api).collect()
     }
 
     /// Starts again what ended by itself, for ever.
-    pub async fn tend(&self) {
+    pub(super) async fn tend(&self) {
         loop {
             for slot in &self.slots {
                 if let Some(words) = slot.revive() {
@@ -138,12 +138,12 @@ impl Fleet {
     }
 
     /// What ended by itself so far.
-    pub fn deaths(&self) -> Vec<String> {
+    pub(super) fn deaths(&self) -> Vec<String> {
         self.deaths.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// SIGTERM to all, and what is not as it should be about how they end.
-    pub async fn stop(&self) -> Vec<String> {
+    pub(super) async fn stop(&self) -> Vec<String> {
         let told: Vec<_> = self.slots.iter().filter_map(Slot::tell_to_stop).collect();
         let mut complaints = Vec::new();
         for (name, mut process) in told {
@@ -163,7 +163,7 @@ impl Slot {
     }
 
     /// Starts its process, unless it runs.
-    pub fn start(&self) -> Result<(), ChaosError> {
+    pub(super) fn start(&self) -> Result<(), ChaosError> {
         let mut state = self.state();
         state.held = false;
         if state.process.as_mut().is_some_and(|process| process.ended().is_none()) {
@@ -174,7 +174,7 @@ impl Slot {
     }
 
     /// SIGKILL; returns the id that it had. Stays down until it is started.
-    pub fn kill(&self) -> Option<u32> {
+    pub(super) fn kill(&self) -> Option<u32> {
         let mut state = self.state();
         state.held = true;
         let mut process = state.process.take()?;
@@ -184,12 +184,12 @@ impl Slot {
     }
 
     /// SIGSTOP.
-    pub fn pause(&self) -> Result<(), ChaosError> {
+    pub(super) fn pause(&self) -> Result<(), ChaosError> {
         self.signal("STOP")
     }
 
     /// SIGCONT.
-    pub fn resume(&self) -> Result<(), ChaosError> {
+    pub(super) fn resume(&self) -> Result<(), ChaosError> {
         self.signal("CONT")
     }
 

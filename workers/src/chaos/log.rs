@@ -13,13 +13,12 @@ use std::{
 };
 
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{clients::Command, error::ChaosError};
 
 /// By which door a command went in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub(super) enum Door {
     /// `POST /v1/commands`.
     Http,
     /// The queue of the AMQP intake; accepted means confirmed by the broker.
@@ -28,7 +27,7 @@ pub enum Door {
 
 /// What a client was told about one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub(super) enum Told {
     /// It is accepted and will end.
     Accepted,
     /// Nothing was accepted; why, in the service's words.
@@ -39,7 +38,7 @@ pub enum Told {
 
 /// What all answers together mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Some attempt was accepted.
     Accepted,
     /// Every attempt was refused.
@@ -50,7 +49,7 @@ pub enum Verdict {
 
 /// A command in the log.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     /// What was sent.
     pub command: Command,
     /// Who sent it.
@@ -69,7 +68,7 @@ pub struct Entry {
 
 impl Entry {
     /// What all answers together mean. An attempt without an answer leaves it open.
-    pub fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         if self.accepted.is_some() {
             Verdict::Accepted
         } else if self.refused == self.attempts {
@@ -82,7 +81,7 @@ impl Entry {
 
 /// The log of all clients. Grows by an entry a command, which the rate and the length of the run
 /// bound.
-pub struct Log {
+pub(super) struct Log {
     began: Instant,
     path: PathBuf,
     entries: Mutex<Vec<Entry>>,
@@ -95,7 +94,7 @@ pub struct Log {
 
 impl Log {
     /// An empty log in this file.
-    pub fn create(path: &Path) -> Result<Self, ChaosError> {
+    pub(super) fn create(path: &Path) -> Result<Self, ChaosError> {
         let file = File::create(path).map_err(ChaosError::io(path.display().to_string()))?;
         Ok(Self {
             began: Instant::now(),
@@ -109,7 +108,7 @@ impl Log {
     }
 
     /// A command is about to be sent for the first time; answers its place in the log.
-    pub fn sends(&self, client: usize, door: Door, command: Command) -> usize {
+    pub(super) fn sends(&self, client: usize, door: Door, command: Command) -> usize {
         let mut entries = self.entries();
         let sent = Instant::now();
         let (accepted, shown) = (None, None);
@@ -118,14 +117,14 @@ impl Log {
     }
 
     /// An attempt begins.
-    pub fn attempts(&self, place: usize) {
+    pub(super) fn attempts(&self, place: usize) {
         if let Some(entry) = self.entries().get_mut(place) {
             entry.attempts += 1;
         }
     }
 
     /// An attempt was answered.
-    pub fn told(&self, place: usize, told: &Told) {
+    pub(super) fn told(&self, place: usize, told: &Told) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(place) else { return };
         match told {
@@ -167,34 +166,34 @@ impl Log {
     }
 
     /// A lookup showed that a command has ended so.
-    pub fn shows(&self, place: usize, status: &str) {
+    pub(super) fn shows(&self, place: usize, status: &str) {
         if let Some(entry) = self.entries().get_mut(place) {
             entry.shown = Some(status.to_owned());
         }
     }
 
     /// A lookup was answered.
-    pub fn looked_up(&self) {
+    pub(super) fn looked_up(&self) {
         self.lookups.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many lookups were answered.
-    pub fn lookups(&self) -> u64 {
+    pub(super) fn lookups(&self) -> u64 {
         self.lookups.load(Ordering::Relaxed)
     }
 
     /// A client saw something that must not be.
-    pub fn violated(&self, words: String) {
+    pub(super) fn violated(&self, words: String) {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(words);
     }
 
     /// How many commands were told accepted so far.
-    pub fn accepted(&self) -> u64 {
+    pub(super) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
     /// Everything, and what clients saw that must not be. Writes out the file.
-    pub fn finish(&self) -> Result<(Vec<Entry>, Vec<String>), ChaosError> {
+    pub(super) fn finish(&self) -> Result<(Vec<Entry>, Vec<String>), ChaosError> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.flush().map_err(ChaosError::io(self.path.display().to_string()))?;
         let violations = self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -206,7 +205,7 @@ impl Log {
     }
 
     /// How long the run lasts so far.
-    pub fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 }

@@ -13,14 +13,14 @@ use super::error::ChaosError;
 
 /// A process of ours.
 #[derive(Debug)]
-pub struct Owned {
+pub(super) struct Owned {
     name: String,
     child: Child,
 }
 
 impl Owned {
     /// Starts it.
-    pub fn start(name: impl Into<String>, command: &mut Command) -> Result<Self, ChaosError> {
+    pub(super) fn start(name: impl Into<String>, command: &mut Command) -> Result<Self, ChaosError> {
         let name = name.into();
         let started = command.stdin(Stdio::null()).spawn();
         let child = started.map_err(ChaosError::io(format!("{name} does not start")))?;
@@ -28,17 +28,17 @@ impl Owned {
     }
 
     /// Its id; still its own, because only we reap it.
-    pub fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Sends it a signal.
-    pub fn signal(&mut self, signal: &str) -> Result<(), ChaosError> {
+    pub(super) fn signal(&mut self, signal: &str) -> Result<(), ChaosError> {
         if self.ended().is_some() {
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl Owned {
     }
 
     /// SIGKILL to it and everything below it; returns when it is gone.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         if self.ended().is_none() {
             // What cannot be sent, or has nobody to go to any more, changes nothing: the process
             // itself is killed below in any case.
@@ -57,7 +57,7 @@ impl Owned {
     }
 
     /// Waits until it has ended by itself.
-    pub async fn ends_within(&mut self, within: Duration) -> Option<ExitStatus> {
+    pub(super) async fn ends_within(&mut self, within: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.ended() {
@@ -111,7 +111,7 @@ fn parents() -> Vec<(u32, u32)> {
 }
 
 /// Runs a program to its end; answers what it printed.
-pub async fn run(
+pub(super) async fn run(
     what: &str,
     command: Command,
     within: Duration,
@@ -131,7 +131,7 @@ pub async fn run(
 }
 
 /// Waits until something is so; asks every 50 ms.
-pub async fn until(
+pub(super) async fn until(
     what: &str,
     within: Duration,
     mut is_so: impl AsyncFnMut() -> Result<bool, ChaosError>,

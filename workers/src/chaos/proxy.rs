@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -18,7 +18,7 @@ use super::{error::ChaosError, ports::loopback};
 
 /// What the proxy does with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(super) enum Mode {
     /// Passes everything on.
     Open,
     /// Closes every connection, and new ones at once.
@@ -38,7 +38,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// Forwards to one address until dropped; then all connections end.
 #[derive(Debug)]
-pub struct Proxy {
+pub(super) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     accepting: JoinHandle<()>,
@@ -46,7 +46,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens on a free port of the loopback.
-    pub async fn to(target: String) -> Result<Self, ChaosError> {
+    pub(super) async fn to(target: String) -> Result<Self, ChaosError> {
         let refused = || ChaosError::io("a proxy cannot listen");
         let listener = TcpListener::bind(loopback(0)).await.map_err(refused())?;
         let address = listener.local_addr().map_err(refused())?;
@@ -56,12 +56,12 @@ impl Proxy {
     }
 
     /// Where clients connect.
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Behaves so from now on.
-    pub fn set(&self, mode: Mode) {
+    pub(super) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 }
@@ -249,6 +249,8 @@ async fn write(to: &OwnedWriteHalf, mut chunks: mpsc::Receiver<(Instant, Vec<u8>
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     /// A server that sends back what it gets.

@@ -35,7 +35,7 @@ pub struct Recovery {
 }
 
 /// An account in every partition.
-pub struct Probes {
+pub(super) struct Probes {
     apis: Vec<SocketAddr>,
     log: Arc<Log>,
     accounts: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Probes {
 
 impl Probes {
     /// Opens the accounts.
-    pub async fn open(
+    pub(super) async fn open(
         apis: Vec<SocketAddr>,
         log: Arc<Log>,
         seed: u64,
@@ -65,7 +65,7 @@ impl Probes {
     }
 
     /// Sends a command to every partition and follows it.
-    pub async fn measure(&self) -> Result<Recovery, ChaosError> {
+    pub(super) async fn measure(&self) -> Result<Recovery, ChaosError> {
         let healed = Instant::now();
         let mut probes = JoinSet::new();
         for (place, account) in self.accounts.iter().enumerate() {

@@ -6,7 +6,7 @@ use super::{class::Class, random::Draw};
 
 /// A fault that is to come.
 #[derive(Clone, Debug)]
-pub struct Drawn {
+pub(super) struct Drawn {
     /// Its class.
     pub class: Class,
     /// What its victim and its duration are drawn from.
@@ -15,7 +15,7 @@ pub struct Drawn {
 
 /// All faults of a run, one or two at a time, for as long as somebody asks.
 #[derive(Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     seed: u64,
     classes: Vec<Class>,
     /// How often, in a hundred, two come together.
@@ -27,13 +27,13 @@ pub struct Schedule {
 
 impl Schedule {
     /// The schedule of a seed.
-    pub fn new(seed: u64, classes: Vec<Class>, together: u32) -> Self {
+    pub(super) fn new(seed: u64, classes: Vec<Class>, together: u32) -> Self {
         let draw = Draw::of(seed, "schedule", 0);
         Self { seed, classes, together, draw, left: VecDeque::new(), drawn: 0 }
     }
 
     /// What comes next: one fault, or two that happen together; none if there is no class at all.
-    pub fn next(&mut self) -> Vec<Drawn> {
+    pub(super) fn next(&mut self) -> Vec<Drawn> {
         if self.left.is_empty() {
             let mut round = self.classes.clone();
             self.draw.shuffle(&mut round);

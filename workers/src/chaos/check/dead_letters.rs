@@ -33,8 +33,7 @@ impl DeadLetters {
         let mut letters = HashMap::new();
         let channel = connection.create_channel().await?;
         for delivery in all(&channel, &format!("{INTAKE}.dlq")).await? {
-            let id = delivery.properties.message_id().as_ref();
-            match id.and_then(|id| id.as_str().parse().ok()) {
+            match id(&delivery) {
                 Some(id) => drop(letters.insert(id, reason(&delivery))),
                 None => violations.found("dead letter without poison", || {
                     format!("a message without an id in {INTAKE}.dlq: {}", reason(&delivery))
@@ -83,10 +82,21 @@ async fn all(channel: &Channel, queue: &str) -> Result<Vec<Delivery>, ChaosError
     Ok(all)
 }
 
+/// As the intake names it, else as the client did (what the broker gave up on is unchanged).
+fn id(delivery: &Delivery) -> Option<Uuid> {
+    let headers = delivery.properties.headers().clone().unwrap_or_default();
+    let named = headers.inner().get("adjutant-message-id").and_then(text);
+    let own = || delivery.properties.message_id().as_ref().map(ToString::to_string);
+    named.or_else(own)?.parse().ok()
+}
+
+fn text(value: &AMQPValue) -> Option<String> {
+    value.as_long_string().map(ToString::to_string)
+}
+
 /// The intake's own word, else the broker's.
 fn reason(delivery: &Delivery) -> String {
     let headers = delivery.properties.headers().clone().unwrap_or_default();
-    let text = |value: &AMQPValue| value.as_long_string().map(ToString::to_string);
     let own = headers.inner().get("adjutant-reason").and_then(text);
     own.or_else(|| {
         let deaths = headers.inner().get("x-death")?.as_array()?;

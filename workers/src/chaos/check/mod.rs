@@ -5,6 +5,8 @@ mod dead_letters;
 mod money;
 mod order;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod told;
 mod violations;
 
@@ -48,7 +50,7 @@ impl Checked {
 }
 
 /// Checks everything.
-pub async fn check(
+pub(super) async fn check(
     entries: &[Entry],
     postgres: &Postgres,
     rabbit: &Rabbit,

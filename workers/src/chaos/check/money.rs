@@ -23,7 +23,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-fn moved(entries: &[Entry], stored: &Stored) -> HashMap<String, i64> {
+pub(super) fn moved(entries: &[Entry], stored: &Stored) -> HashMap<String, i64> {
     let mut sums = HashMap::new();
     for entry in entries {
         let command = &entry.command;
@@ -40,7 +40,7 @@ fn moved(entries: &[Entry], stored: &Stored) -> HashMap<String, i64> {
     sums
 }
 
-fn compare(
+pub(super) fn compare(
     moved: &HashMap<String, i64>,
     shown: &HashMap<String, i64>,
     violations: &mut Violations,

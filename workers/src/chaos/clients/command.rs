@@ -8,7 +8,7 @@ use crate::{accounts::MAX_AMOUNT, chaos::random::Draw};
 
 /// A kind of command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Opens the account; each client's first.
     Open,
     /// Puts money in.
@@ -27,7 +27,7 @@ pub enum Kind {
 
 /// What a kind must lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     /// It succeeds.
     Success,
     /// The account rejects it.
@@ -50,7 +50,7 @@ const MIX: [(Kind, u32); 6] = [
 
 impl Kind {
     /// The type of the command.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Open | Self::OpenAgain => "account.open",
             Self::Deposit | Self::BreaksRules => "account.deposit",
@@ -60,7 +60,7 @@ impl Kind {
     }
 
     /// What it must lead to.
-    pub fn expected(self) -> Expected {
+    pub(crate) fn expected(self) -> Expected {
         match self {
             Self::Open | Self::Deposit => Expected::Success,
             Self::Withdrawal => Expected::Either,
@@ -72,7 +72,7 @@ impl Kind {
 
 /// A command.
 #[derive(Clone, Debug)]
-pub struct Command {
+pub(crate) struct Command {
     /// Its id; a repetition carries the same.
     pub id: Uuid,
     /// What kind it is.
@@ -85,7 +85,7 @@ pub struct Command {
 
 impl Command {
     /// A command of one kind.
-    pub fn new(kind: Kind, account: &str, draw: &mut Draw) -> Self {
+    pub(crate) fn new(kind: Kind, account: &str, draw: &mut Draw) -> Self {
         let some = |draw: &mut Draw, most| 1 + i64::try_from(draw.below(most)).unwrap_or_default();
         let amount = match kind {
             Kind::Deposit | Kind::UnknownType => some(draw, 1_000),
@@ -98,7 +98,7 @@ impl Command {
     }
 
     /// Any command of the mix.
-    pub fn any(account: &str, draw: &mut Draw) -> Self {
+    pub(crate) fn any(account: &str, draw: &mut Draw) -> Self {
         let mut place = draw.below(MIX.iter().map(|(_, often)| *often as usize).sum());
         for (kind, often) in MIX {
             match place.checked_sub(often as usize) {
@@ -110,12 +110,12 @@ impl Command {
     }
 
     /// Where it goes.
-    pub fn stream(&self) -> String {
+    pub(crate) fn stream(&self) -> String {
         format!("account/{}", self.account)
     }
 
     /// As the service stores it.
-    pub fn payload(&self) -> Value {
+    pub(crate) fn payload(&self) -> Value {
         match self.kind {
             Kind::Open => json!({ "owner": format!("owner of {}", self.account) }),
             Kind::OpenAgain => json!({ "owner": "somebody else" }),
@@ -124,7 +124,7 @@ impl Command {
     }
 
     /// As it is sent, by either door.
-    pub fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         json!({
             "id": self.id, "type": self.kind.name(), "stream": self.stream(),
             "payload": self.payload(),

@@ -13,8 +13,8 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{error::ChaosError, log::Log, random::Draw};
 
-pub use command::{Command, Expected, Kind};
-pub use sender::{Ended, Sender};
+pub(super) use command::{Command, Expected, Kind};
+pub(super) use sender::Sender;
 
 /// How the load is made.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +43,14 @@ impl Load {
 }
 
 /// Clients that send until they are told to stop.
-pub struct Clients {
+pub(super) struct Clients {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
 
 impl Clients {
     /// Starts them all.
-    pub fn start(
+    pub(super) fn start(
         load: Load,
         apis: &[SocketAddr],
         broker: &str,
@@ -73,7 +73,7 @@ impl Clients {
     }
 
     /// Tells them to stop; each comes to an end with the command that it has in hand.
-    pub async fn stop(mut self) -> Result<(), ChaosError> {
+    pub(super) async fn stop(mut self) -> Result<(), ChaosError> {
         self.stop.send_replace(true);
         while let Some(ended) = self.tasks.join_next().await {
             ended?;

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// How a command ended, as its resource says.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// `succeeded`, `rejected`, ….
     pub status: String,
     /// Where its first event stands.
@@ -34,17 +34,18 @@ pub struct Ended {
 }
 
 /// A client's connections, one to each ingress.
-pub struct Sender {
+pub(crate) struct Sender {
     pub(super) client: usize,
     pub(super) log: Arc<Log>,
-    pub(super) draw: Draw,
+    /// What it draws.
+    pub draw: Draw,
     connections: Vec<Connection>,
     current: usize,
 }
 
 impl Sender {
     /// Not connected yet.
-    pub fn new(
+    pub(crate) fn new(
         client: usize,
         apis: &[SocketAddr],
         log: Arc<Log>,
@@ -58,7 +59,7 @@ impl Sender {
 
     /// Sends a command until it is accepted or refused for good; `None`: the client gave up.
     /// Now and then it gives up early, so that there are commands of which nobody knows.
-    pub async fn submit(&mut self, command: &Command, patiently: bool) -> (usize, Option<bool>) {
+    pub(crate) async fn submit(&mut self, command: &Command, patiently: bool) -> (usize, Option<bool>) {
         let place = self.log.sends(self.client, Door::Http, command.clone());
         let began = Instant::now();
         loop {
@@ -106,7 +107,7 @@ impl Sender {
     }
 
     /// How a command ended, if it does within a few seconds and somebody answers.
-    pub async fn ended(&mut self, command: &Command) -> Option<Ended> {
+    pub(crate) async fn ended(&mut self, command: &Command) -> Option<Ended> {
         let path = format!("/v1/commands/{}?wait=2", command.id);
         let answer = self.get(&path, ATTEMPT).await?;
         let resource: Value = serde_json::from_slice(&answer.body).ok()?;
@@ -119,7 +120,7 @@ impl Sender {
     }
 
     /// The version of an account's document in the view `balances`, once it has applied this.
-    pub async fn applied(&mut self, account: &str, position: &str) -> Option<i64> {
+    pub(crate) async fn applied(&mut self, account: &str, position: &str) -> Option<i64> {
         let path = format!("/v1/views/balances/{account}?at={position}&wait=2");
         let answer = self.get(&path, ATTEMPT).await.filter(|it| it.status.is_success())?;
         serde_json::from_slice::<Value>(&answer.body).ok()?["version"].as_i64()

@@ -22,7 +22,7 @@ use super::{
 
 /// What faults lay their hands on.
 #[derive(Clone, Copy)]
-pub struct Site<'a> {
+pub(super) struct Site<'a> {
     /// The database.
     pub postgres: &'a Postgres,
     /// The broker.
@@ -33,7 +33,7 @@ pub struct Site<'a> {
 
 /// A fault that has happened and was healed.
 #[derive(Clone, Debug)]
-pub struct Struck {
+pub(super) struct Struck {
     /// Its class.
     pub class: Class,
     /// To whom, and how.
@@ -46,7 +46,7 @@ pub struct Struck {
 
 impl Site<'_> {
     /// Brings a fault about and heals it.
-    pub async fn strike(&self, drawn: Drawn) -> Result<Struck, ChaosError> {
+    pub(super) async fn strike(&self, drawn: Drawn) -> Result<Struck, ChaosError> {
         let Drawn { class, mut draw } = drawn;
         let began = Instant::now();
         let what = self.bring_about(class, &mut draw).await?;
@@ -75,7 +75,7 @@ impl Site<'_> {
     }
 
     /// Everything as it should be again, whatever a fault that broke off has left behind.
-    pub async fn heal(&self) -> Result<(), ChaosError> {
+    pub(super) async fn heal(&self) -> Result<(), ChaosError> {
         for slot in self.fleet.slots() {
             slot.database.set(super::proxy::Mode::Open);
             slot.broker.set(super::proxy::Mode::Open);

@@ -4,5 +4,5 @@ mod account;
 mod postgres;
 mod rabbitmq;
 
-pub use postgres::Postgres;
-pub use rabbitmq::{Rabbit, connect};
+pub(super) use postgres::Postgres;
+pub(super) use rabbitmq::{Rabbit, connect};

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const TERMINATE: &str = include_str!("../queries/terminate_backends.sql");
 
 /// A cluster, and its postmaster while it runs.
-pub struct Postgres {
+pub(crate) struct Postgres {
     programs: PathBuf,
     account: Option<Account>,
     directory: PathBuf,
@@ -34,7 +34,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes a cluster in this directory, which must not exist, and starts it.
-    pub async fn start(directory: PathBuf, ports: &mut SomePorts) -> Result<Self, ChaosError> {
+    pub(crate) async fn start(directory: PathBuf, ports: &mut SomePorts) -> Result<Self, ChaosError> {
         let cluster = Self {
             programs: programs()?,
             account: Account::for_postgres()?,
@@ -70,7 +70,7 @@ impl Postgres {
     }
 
     /// Starts the postmaster; returns when it answers.
-    pub async fn launch(&self) -> Result<(), ChaosError> {
+    pub(crate) async fn launch(&self) -> Result<(), ChaosError> {
         let log = log_file(&self.directory.join("log"))?;
         let errors = log.try_clone().map_err(ChaosError::io("PostgreSQL's log"))?;
         let mut command = self.command("postgres");
@@ -89,7 +89,7 @@ impl Postgres {
 
     /// What `pg_ctl stop -m immediate` does (SIGQUIT): every session breaks off, nothing is
     /// finished, the next start recovers.
-    pub async fn stop_immediately(&self) -> Result<(), ChaosError> {
+    pub(crate) async fn stop_immediately(&self) -> Result<(), ChaosError> {
         let postmaster = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut postmaster) = postmaster else { return Ok(()) };
         postmaster.signal("QUIT")?;
@@ -100,13 +100,13 @@ impl Postgres {
     }
 
     /// Whether the postmaster runs.
-    pub fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         let mut postmaster = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner);
         postmaster.as_mut().is_some_and(|it| it.ended().is_none())
     }
 
     /// Ends every session of the service; answers how many there were.
-    pub async fn terminate_backends(&self) -> Result<usize, ChaosError> {
+    pub(crate) async fn terminate_backends(&self) -> Result<usize, ChaosError> {
         let mut connection = self.connect().await?;
         let ended = sqlx::query(TERMINATE).fetch_all(&mut connection).await?;
         connection.close().await?;
@@ -114,17 +114,17 @@ impl Postgres {
     }
 
     /// A connection of the run's own, past every proxy.
-    pub async fn connect(&self) -> Result<PgConnection, ChaosError> {
+    pub(crate) async fn connect(&self) -> Result<PgConnection, ChaosError> {
         Ok(PgConnection::connect(&self.url()).await?)
     }
 
     /// Where it listens.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// The database, past every proxy.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.url_of("bank")
     }
 

@@ -25,7 +25,7 @@ use crate::chaos::{
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A node, and its processes while they run.
-pub struct Rabbit {
+pub(crate) struct Rabbit {
     programs: PathBuf,
     directory: PathBuf,
     port: u16,
@@ -38,7 +38,7 @@ pub struct Rabbit {
 
 impl Rabbit {
     /// Makes a node in this directory, which must not exist, and starts it.
-    pub async fn start(directory: PathBuf, ports: &mut SomePorts) -> Result<Self, ChaosError> {
+    pub(crate) async fn start(directory: PathBuf, ports: &mut SomePorts) -> Result<Self, ChaosError> {
         let broker = Self {
             programs: programs()?,
             directory,
@@ -73,7 +73,7 @@ impl Rabbit {
     }
 
     /// Starts the node; returns when it speaks AMQP.
-    pub async fn launch(&self) -> Result<(), ChaosError> {
+    pub(crate) async fn launch(&self) -> Result<(), ChaosError> {
         let mut command = self.command(&self.programs.join("rabbitmq-server"));
         command.stdout(self.log("startup")?).stderr(self.log("startup")?);
         let node = Owned::start("RabbitMQ", &mut command)?;
@@ -82,7 +82,7 @@ impl Rabbit {
     }
 
     /// Waits until it speaks AMQP.
-    pub async fn until_it_answers(&self) -> Result<(), ChaosError> {
+    pub(crate) async fn until_it_answers(&self) -> Result<(), ChaosError> {
         processes::until("RabbitMQ answers", PATIENCE, async || {
             if !self.runs() {
                 let words = format!("see {}", self.directory.join("logs").display());
@@ -104,20 +104,20 @@ impl Rabbit {
     }
 
     /// Whether the node's process runs.
-    pub fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         node.as_mut().is_some_and(|it| it.ended().is_none())
     }
 
     /// SIGKILL to all its processes.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         if let Some(mut node) = self.node.lock().unwrap_or_else(PoisonError::into_inner).take() {
             node.kill();
         }
     }
 
     /// Runs `rabbitmqctl`.
-    pub async fn control(&self, arguments: &[&str]) -> Result<String, ChaosError> {
+    pub(crate) async fn control(&self, arguments: &[&str]) -> Result<String, ChaosError> {
         let mut command = self.command(&self.programs.join("rabbitmqctl"));
         command.args(arguments);
         let what = format!("rabbitmqctl {}", arguments.join(" "));
@@ -125,12 +125,12 @@ impl Rabbit {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// The broker, past every proxy.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@{}/%2f", self.address())
     }
 
@@ -173,7 +173,7 @@ impl Rabbit {
 }
 
 /// Connects within 5 s.
-pub async fn connect(url: &str) -> Result<Connection, ChaosError> {
+pub(crate) async fn connect(url: &str) -> Result<Connection, ChaosError> {
     let within = Duration::from_secs(5);
     let connecting = Connection::connect(url, ConnectionProperties::default());
     let connected = tokio::time::timeout(within, connecting).await;
