@@ -103,6 +103,9 @@ pub struct ChaosArgs {
     /// How often each class must happen under load.
     #[arg(long, value_name = "TIMES", default_value_t = 5)]
     pub at_least: u64,
+    /// End as soon as every class has happened that often under load.
+    #[arg(long)]
+    pub until_enough: bool,
     /// Where the run's directory (data of both services, logs) is made, instead of the system's
     /// folder for temporary files.
     #[arg(long, value_name = "DIRECTORY")]
@@ -110,7 +113,7 @@ pub struct ChaosArgs {
     /// Keep that directory; it stays anyway when a law was broken.
     #[arg(long)]
     pub keep: bool,
-    /// A mistake that the ingress makes, which the check must find: `ack_before_commit`, say.
+    /// A mistake that every process makes, which the check must find: `ack_before_commit`, say.
     #[cfg(feature = "planted-bugs")]
     #[arg(long, value_name = "BUG", value_parser = planted_bug)]
     pub planted_bug: Option<String>,
@@ -136,6 +139,7 @@ impl ChaosArgs {
             classes: if self.fault.is_empty() { Class::all() } else { self.fault.clone() },
             together: self.together,
             needed: self.at_least,
+            until_enough: self.until_enough,
             parent: self.directory.clone(),
             keep: self.keep,
             #[cfg(feature = "planted-bugs")]

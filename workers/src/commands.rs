@@ -8,7 +8,8 @@ use crate::{
     carry::{self, MoveError},
     chaos,
     cli::{
-        BenchArgs, ChaosArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs, VerifyArgs,
+        BenchArgs, ChaosArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs,
+        VerifyArgs,
     },
     config::{self, Config, ConfigError},
     database::Source,

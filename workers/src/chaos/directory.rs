@@ -42,7 +42,9 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if !self.kept && let Err(error) = fs::remove_dir_all(&self.path) {
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
             eprintln!("{} could not be removed: {error}", self.path.display());
         }
     }

@@ -38,7 +38,7 @@ pub(super) struct Launch {
     pub program: PathBuf,
     /// Where logs and clock files are.
     pub directory: PathBuf,
-    /// A mistake that the ingress makes (feature `planted-bugs`).
+    /// A mistake that every process makes (feature `planted-bugs`).
     pub planted_bug: Option<String>,
 }
 
@@ -251,7 +251,7 @@ impl Slot {
         if let Some(clock) = &self.clock {
             clock.belongs_to(&mut command);
         }
-        if let Some(bug) = self.launch.planted_bug.as_ref().filter(|_| self.role == Role::Ingress) {
+        if let Some(bug) = &self.launch.planted_bug {
             command.env("ADJUTANT_TEST_PLANTED_BUG", bug);
         }
         command.stdout(log()?).stderr(log()?);

@@ -112,7 +112,16 @@ impl Log {
         let mut entries = self.entries();
         let sent = Instant::now();
         let (accepted, shown) = (None, None);
-        entries.push(Entry { command, client, door, sent, accepted, attempts: 0, refused: 0, shown });
+        entries.push(Entry {
+            command,
+            client,
+            door,
+            sent,
+            accepted,
+            attempts: 0,
+            refused: 0,
+            shown,
+        });
         entries.len() - 1
     }
 

@@ -75,11 +75,13 @@ pub struct Plan {
     pub together: u32,
     /// How often each class must happen under load.
     pub needed: u64,
+    /// Whether the run ends as soon as they have.
+    pub until_enough: bool,
     /// Where the run's directory is made; `None`: the system's folder for temporary files.
     pub parent: Option<PathBuf>,
     /// Whether the directory stays in any case; it does when there are violations.
     pub keep: bool,
-    /// A mistake that the ingress makes (feature `planted-bugs`).
+    /// A mistake that every process makes (feature `planted-bugs`).
     pub planted_bug: Option<String>,
     /// The program whose roles are run.
     pub program: PathBuf,
@@ -121,7 +123,7 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
     let log = Arc::new(Log::create(&path.join("clients.ndjson"))?);
     let site = Site { postgres: &postgres, rabbit: &rabbit, fleet: &fleet };
     let run = Run { plan, site, log };
-    let (faults, failed, unsettled) = tokio::select! {
+    let UnderLoad { lasted, faults, failed, unsettled } = tokio::select! {
         biased;
         () = fleet.tend() => unreachable!("it goes on for ever"),
         done = run.under_load() => done?,
@@ -139,7 +141,7 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
     }
     Ok(Report {
         seed: plan.seed,
-        lasted: plan.length,
+        lasted,
         classes: plan.classes.clone(),
         needed: plan.needed,
         faults,
@@ -171,7 +173,12 @@ struct Run<'a> {
 }
 
 /// Faults that happened, those that could not be brought about, and what did not settle.
-type UnderLoad = (Vec<Happened>, Vec<String>, Option<String>);
+struct UnderLoad {
+    lasted: Duration,
+    faults: Vec<Happened>,
+    failed: Vec<String>,
+    unsettled: Option<String>,
+}
 
 impl Run<'_> {
     fn seconds(&self) -> f64 {
@@ -189,7 +196,9 @@ impl Run<'_> {
         let began = Instant::now();
         loop {
             tokio::time::sleep(pauses.millis(150..500)).await;
-            if began.elapsed() >= plan.length {
+            let is_enough = plan.until_enough
+                && report::lacking(&plan.classes, &happened, plan.needed).is_empty();
+            if is_enough || began.elapsed() >= plan.length {
                 break;
             }
             let drawn = schedule.next();
@@ -199,11 +208,12 @@ impl Run<'_> {
             }
             self.strike(drawn, &probes, &mut happened, &mut failed).await?;
         }
+        let lasted = began.elapsed();
         self.site.heal().await?;
         clients.stop().await?;
         eprintln!("[{:6.1} s] all is healed, and clients have stopped", self.seconds());
         let unsettled = settle::settle(self.site.postgres, self.site.rabbit).await?;
-        Ok((happened, failed, unsettled))
+        Ok(UnderLoad { lasted, faults: happened, failed, unsettled })
     }
 
     /// Brings about one fault, or two together, and measures how long it takes to get over it.

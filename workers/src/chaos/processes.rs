@@ -20,7 +20,10 @@ pub(super) struct Owned {
 
 impl Owned {
     /// Starts it.
-    pub(super) fn start(name: impl Into<String>, command: &mut Command) -> Result<Self, ChaosError> {
+    pub(super) fn start(
+        name: impl Into<String>,
+        command: &mut Command,
+    ) -> Result<Self, ChaosError> {
         let name = name.into();
         let started = command.stdin(Stdio::null()).spawn();
         let child = started.map_err(ChaosError::io(format!("{name} does not start")))?;

@@ -144,11 +144,7 @@ async fn swallow(mut client: TcpStream, mut modes: watch::Receiver<Mode>) {
 
 /// Passes one direction on. What is read waits in a channel until its time has come, so that a
 /// delay does not make the road narrower.
-async fn pass(
-    from: &OwnedReadHalf,
-    to: &OwnedWriteHalf,
-    modes: watch::Receiver<Mode>,
-) -> End {
+async fn pass(from: &OwnedReadHalf, to: &OwnedWriteHalf, modes: watch::Receiver<Mode>) -> End {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     tokio::select! {
         end = read(from, sender, modes) => end,
@@ -186,8 +182,10 @@ async fn read(
             Ok(0) if mode == Mode::HalfOpen => {
                 // Nobody on the other side is told that this side has gone.
                 lost = true;
-                let ended = modes.wait_for(|mode| *mode != Mode::HalfOpen).await.is_err();
-                if ended { return End::Closed } else { continue }
+                if modes.wait_for(|mode| *mode != Mode::HalfOpen).await.is_err() {
+                    return End::Closed;
+                }
+                continue;
             }
             Ok(0) => {
                 // What was read before still has its time to come.

@@ -57,7 +57,8 @@ impl Probes {
             let mut sender = probes.sender(place)?;
             let command = Command::new(Kind::Open, account, &mut sender.draw);
             let within = PATIENCE;
-            let slow = || ChaosError::TooSlow { what: "the service accepts commands".into(), within };
+            let slow =
+                || ChaosError::TooSlow { what: "the service accepts commands".into(), within };
             let (_, accepted) = sender.submit(&command, true).await;
             accepted.filter(|accepted| *accepted).ok_or_else(slow)?;
         }
@@ -154,9 +155,9 @@ mod tests {
     fn there_is_a_probe_for_every_partition() {
         let partitions = PartitionCount::new(PARTITIONS).unwrap();
         let names = one_a_partition().unwrap();
-        let places = names.iter().map(|name| {
-            partitions.of(&StreamId::new("account", name).unwrap()).index()
-        });
+        let places = names
+            .iter()
+            .map(|name| partitions.of(&StreamId::new("account", name).unwrap()).index());
         assert_eq!(places.collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
     }
 }

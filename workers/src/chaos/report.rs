@@ -67,22 +67,13 @@ impl Report {
         }
     }
 
-    /// How often each class happened, and how often of that under load.
     fn counts(&self) -> BTreeMap<Class, (u64, u64)> {
-        let mut counts: BTreeMap<Class, (u64, u64)> =
-            self.classes.iter().map(|class| (*class, (0, 0))).collect();
-        for fault in &self.faults {
-            let (all, loaded) = counts.entry(fault.class).or_default();
-            *all += 1;
-            *loaded += u64::from(fault.accepted > 0);
-        }
-        counts
+        counts(&self.classes, &self.faults)
     }
 
     /// The classes that did not happen often enough.
     pub fn lacking(&self) -> Vec<Class> {
-        let counts = self.counts().into_iter();
-        counts.filter(|(_, (_, loaded))| *loaded < self.needed).map(|(class, _)| class).collect()
+        lacking(&self.classes, &self.faults, self.needed)
     }
 
     fn recoveries(&self, of: impl Fn(Class) -> bool) -> Recoveries {
@@ -192,7 +183,8 @@ impl Report {
             let row = [class.to_string(), all.to_string(), loaded.to_string(), first, every];
             table.add_row(row.into_iter().chain([visible]));
         }
-        let groups: [(&str, fn(Class) -> bool); 2] = [
+        type Group = (&'static str, fn(Class) -> bool);
+        let groups: [Group; 2] = [
             ("all restarts of services (goal: first p99 ≤ 5 s)", Class::restarts_a_service),
             ("all killed processes (goal: first p99 ≤ 10 s)", Class::kills_a_process),
         ];
@@ -226,6 +218,23 @@ impl Report {
         }
         table
     }
+}
+
+/// How often each class happened, and how often of that under load.
+fn counts(classes: &[Class], faults: &[Happened]) -> BTreeMap<Class, (u64, u64)> {
+    let mut counts: BTreeMap<_, _> = classes.iter().map(|class| (*class, (0, 0))).collect();
+    for fault in faults {
+        let (all, loaded) = counts.entry(fault.class).or_default();
+        *all += 1;
+        *loaded += u64::from(fault.accepted > 0);
+    }
+    counts
+}
+
+/// The classes that happened less often than that under load.
+pub(super) fn lacking(classes: &[Class], faults: &[Happened], needed: u64) -> Vec<Class> {
+    let counts = counts(classes, faults).into_iter();
+    counts.filter(|(_, (_, loaded))| *loaded < needed).map(|(class, _)| class).collect()
 }
 
 impl Verdict {

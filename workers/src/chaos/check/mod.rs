@@ -70,7 +70,7 @@ pub(super) async fn check(
 
 /// The audit of `bank verify`: outcomes, logs without holes, views that equal the fold.
 async fn audit(postgres: &Postgres, violations: &mut Violations) -> Result<(), ChaosError> {
-    let report = verify::verify(&Source::postgres(&postgres.url()), None).await?;
+    let report = verify::verify(&Source::postgres(postgres.url()), None).await?;
     for check in &report.checks {
         violations.found_many(check.name, check.found, &check.findings);
     }

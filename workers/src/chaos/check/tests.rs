@@ -130,12 +130,12 @@ fn a_history_in_which_everything_went_well_has_no_violation() {
 
 #[test]
 fn what_was_accepted_must_be_there_with_exactly_one_outcome() {
-    let mut story = Story::new();
+    let story = Story::new();
     story.sends(Kind::Deposit, Door::Amqp, &[Told::Accepted]);
     assert_eq!(story.found(None), ["accepted command lost"]);
 
-    let mut story_of = |outcomes: &[Outcome]| {
-        story = Story::new();
+    let story_of = |outcomes: &[Outcome]| {
+        let mut story = Story::new();
         let id = story.sends(Kind::Deposit, Door::Http, &[Told::Accepted]);
         story.stores(id, outcomes);
         story.found(None)
@@ -164,7 +164,7 @@ fn what_nobody_knows_of_must_have_ended_if_it_is_there() {
 
 #[test]
 fn poison_ends_in_the_dead_letters_and_nothing_else_does() {
-    let mut story = Story::new();
+    let story = Story::new();
     story.sends(Kind::BreaksRules, Door::Amqp, &[Told::Accepted]);
     assert_eq!(story.found(None), ["poison vanished"]);
 

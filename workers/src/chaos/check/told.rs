@@ -24,7 +24,8 @@ pub(super) fn check(
 ) {
     for entry in entries {
         let id = entry.command.id;
-        let in_words = || format!("{id} ({} for {})", entry.command.kind.name(), entry.command.stream());
+        let in_words =
+            || format!("{id} ({} for {})", entry.command.kind.name(), entry.command.stream());
         if entry.command.kind.expected() == Expected::Refusal {
             poison(entry, stored, dead_letters, violations, in_words);
             continue;
@@ -65,9 +66,9 @@ fn poison(
         violations.found("poison accepted", || format!("{} is there", in_words()));
     }
     match (entry.door, entry.verdict()) {
-        (Door::Http, Verdict::Accepted) => violations.found("poison accepted", || {
-            format!("{} was told accepted", in_words())
-        }),
+        (Door::Http, Verdict::Accepted) => {
+            violations.found("poison accepted", || format!("{} was told accepted", in_words()));
+        }
         (Door::Amqp, Verdict::Accepted) if dead_letters.reason(id).is_none() => {
             violations.found("poison vanished", || {
                 format!("{} was confirmed and is not among the intake's dead letters", in_words())
@@ -103,7 +104,13 @@ fn ended(
     let sent = (command.kind.name(), command.stream(), command.payload());
     if (record.kind.as_str(), &record.stream, &record.payload) != (sent.0, &sent.1, &sent.2) {
         violations.found("other content", || {
-            format!("{} is there as {} for {}: {}", in_words(), record.kind, record.stream, record.payload)
+            format!(
+                "{} is there as {} for {}: {}",
+                in_words(),
+                record.kind,
+                record.stream,
+                record.payload
+            )
         });
     }
     let shown = entry.shown.as_deref().unwrap_or(outcome.word());

@@ -59,7 +59,11 @@ impl Sender {
 
     /// Sends a command until it is accepted or refused for good; `None`: the client gave up.
     /// Now and then it gives up early, so that there are commands of which nobody knows.
-    pub(crate) async fn submit(&mut self, command: &Command, patiently: bool) -> (usize, Option<bool>) {
+    pub(crate) async fn submit(
+        &mut self,
+        command: &Command,
+        patiently: bool,
+    ) -> (usize, Option<bool>) {
         let place = self.log.sends(self.client, Door::Http, command.clone());
         let began = Instant::now();
         loop {
@@ -97,13 +101,11 @@ impl Sender {
     /// Asks; a request that takes longer than this is given up.
     pub(super) async fn get(&mut self, path: &str, within: Duration) -> Option<Answer> {
         let connection = self.connections.get_mut(self.current)?;
-        match tokio::time::timeout(within, connection.get(path)).await {
-            Ok(Ok(answer)) => Some(answer),
-            Ok(Err(_)) | Err(_) => {
-                self.turn_to_another();
-                None
-            }
+        if let Ok(Ok(answer)) = tokio::time::timeout(within, connection.get(path)).await {
+            return Some(answer);
         }
+        self.turn_to_another();
+        None
     }
 
     /// How a command ended, if it does within a few seconds and somebody answers.

@@ -9,11 +9,7 @@ use crate::chaos::{
 };
 
 /// SIGKILL; after a moment another process takes its place.
-pub(super) async fn kill(
-    fleet: &Fleet,
-    role: Role,
-    draw: &mut Draw,
-) -> Result<String, ChaosError> {
+pub(super) async fn kill(fleet: &Fleet, role: Role, draw: &mut Draw) -> Result<String, ChaosError> {
     let slot = victim(fleet, role, draw)?;
     let pid = slot.kill();
     let absence = draw.millis(200..1_500);

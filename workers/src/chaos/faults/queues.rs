@@ -1,53 +1,53 @@
 //! Work queues that are purged or deleted: law 1 says that nothing is lost. The intake and its dead
 //! letters are left alone, because they hold what the database does not have yet.
 
+use std::time::Instant;
+
 use adjutant::{
     broker::GroupPartition,
     message::{GroupName, Partition},
     service::groups_of,
 };
-use lapin::{
-    Channel,
-    options::{QueueDeleteOptions, QueuePurgeOptions},
-};
+use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
 
 use crate::{
     accounts,
     chaos::{PREFIX, error::ChaosError, fleet::PARTITIONS, random::Draw, services},
 };
 
-/// Purges the queues of a group, or of all.
-pub(super) async fn purge(broker: &str, draw: &mut Draw) -> Result<String, ChaosError> {
+/// Purges the queues of a group, or of all, again and again: messages stay in them only for moments.
+pub(crate) async fn purge(broker: &str, draw: &mut Draw) -> Result<String, ChaosError> {
+    let (who, queues) = some_queues(draw)?;
+    let length = draw.millis(300..1_500);
+    let connection = services::connect(broker).await?;
+    let channel = connection.create_channel().await?;
+    let (began, mut messages) = (Instant::now(), 0);
+    while began.elapsed() < length {
+        for queue in &queues {
+            messages +=
+                channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await?;
+        }
+    }
+    connection.close(200, "purged".into()).await?;
+    Ok(format!("{} queues {who} for {length:?}, {messages} messages", queues.len()))
+}
+
+/// Deletes them, one to three times: whoever needs one declares it again.
+pub(crate) async fn delete(broker: &str, draw: &mut Draw) -> Result<String, ChaosError> {
     let (who, queues) = some_queues(draw)?;
     let connection = services::connect(broker).await?;
     let channel = connection.create_channel().await?;
     let mut messages = 0;
-    for queue in &queues {
-        messages +=
-            channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await?;
+    let times = 1 + draw.below(3);
+    for _ in 0..times {
+        for queue in &queues {
+            messages +=
+                channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
+        }
+        tokio::time::sleep(draw.millis(100..500)).await;
     }
-    goodbye(channel, "purged").await?;
-    connection.close(200, "done".into()).await?;
-    Ok(format!("{} queues {who}, {messages} messages", queues.len()))
-}
-
-/// Deletes them.
-pub(super) async fn delete(broker: &str, draw: &mut Draw) -> Result<String, ChaosError> {
-    let (who, queues) = some_queues(draw)?;
-    let connection = services::connect(broker).await?;
-    let channel = connection.create_channel().await?;
-    let mut messages = 0;
-    for queue in &queues {
-        messages +=
-            channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
-    }
-    goodbye(channel, "deleted").await?;
-    connection.close(200, "done".into()).await?;
-    Ok(format!("{} queues {who}, {messages} messages", queues.len()))
-}
-
-async fn goodbye(channel: Channel, words: &str) -> Result<(), ChaosError> {
-    Ok(channel.close(200, words.into()).await?)
+    connection.close(200, "deleted".into()).await?;
+    Ok(format!("{} queues {who}, {times} times, {messages} messages", queues.len()))
 }
 
 fn some_queues(draw: &mut Draw) -> Result<(String, Vec<String>), ChaosError> {

@@ -24,7 +24,9 @@ pub(super) async fn trouble(
         Trouble::HalfOpen => Mode::HalfOpen,
         Trouble::Reset => Mode::Reset,
     };
-    let length = draw.millis(800..3_000);
+    // At times longer than heartbeats, keep-alives and the membership have patience.
+    let length =
+        if draw.happens(15) { draw.millis(6_000..10_000) } else { draw.millis(800..3_000) };
     for slot in &slots {
         road(slot).set(mode);
     }

@@ -34,7 +34,10 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     /// Makes a cluster in this directory, which must not exist, and starts it.
-    pub(crate) async fn start(directory: PathBuf, ports: &mut SomePorts) -> Result<Self, ChaosError> {
+    pub(crate) async fn start(
+        directory: PathBuf,
+        ports: &mut SomePorts,
+    ) -> Result<Self, ChaosError> {
         let cluster = Self {
             programs: programs()?,
             account: Account::for_postgres()?,

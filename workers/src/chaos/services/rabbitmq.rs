@@ -38,7 +38,10 @@ pub(crate) struct Rabbit {
 
 impl Rabbit {
     /// Makes a node in this directory, which must not exist, and starts it.
-    pub(crate) async fn start(directory: PathBuf, ports: &mut SomePorts) -> Result<Self, ChaosError> {
+    pub(crate) async fn start(
+        directory: PathBuf,
+        ports: &mut SomePorts,
+    ) -> Result<Self, ChaosError> {
         let broker = Self {
             programs: programs()?,
             directory,
