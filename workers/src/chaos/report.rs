@@ -183,8 +183,7 @@ impl Report {
             let row = [class.to_string(), all.to_string(), loaded.to_string(), first, every];
             table.add_row(row.into_iter().chain([visible]));
         }
-        type Group = (&'static str, fn(Class) -> bool);
-        let groups: [Group; 2] = [
+        let groups: [ClassGroup; 2] = [
             ("all restarts of services (goal: first p99 ≤ 5 s)", Class::restarts_a_service),
             ("all killed processes (goal: first p99 ≤ 10 s)", Class::kills_a_process),
         ];
@@ -219,6 +218,9 @@ impl Report {
         table
     }
 }
+
+/// Several classes, under one name.
+type ClassGroup = (&'static str, fn(Class) -> bool);
 
 /// How often each class happened, and how often of that under load.
 fn counts(classes: &[Class], faults: &[Happened]) -> BTreeMap<Class, (u64, u64)> {
