@@ -98,7 +98,7 @@ pub struct ChaosArgs {
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub fault: Vec<crate::chaos::Class>,
     /// How often, in a hundred, two faults come together.
-    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub together: u32,
     /// How often each class must happen under load.
     #[arg(long, value_name = "TIMES", default_value_t = 5)]
