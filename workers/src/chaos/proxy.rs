@@ -1,7 +1,7 @@
 //! A TCP proxy that fails like a network. Every process of the service reaches PostgreSQL and
 //! RabbitMQ through proxies of its own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     io::AsyncReadExt,
@@ -91,7 +91,9 @@ async fn accept(listener: TcpListener, target: Arc<str>, modes: watch::Receiver<
 
 /// How a connection ends.
 enum End {
-    /// In order (FIN).
+    /// One side has said all that it had to say.
+    Finished,
+    /// At once, but in order (FIN).
     Closed,
     /// By a reset.
     Reset,
@@ -146,10 +148,20 @@ async fn swallow(mut client: TcpStream, mut modes: watch::Receiver<Mode>) {
 /// delay does not make the road narrower.
 async fn pass(from: &OwnedReadHalf, to: &OwnedWriteHalf, modes: watch::Receiver<Mode>) -> End {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    tokio::select! {
+    let mut later_modes = modes.clone();
+    let mut writing = pin!(write(to, receiver));
+    let end = tokio::select! {
         end = read(from, sender, modes) => end,
-        end = write(to, receiver) => end,
+        end = &mut writing => return end,
+    };
+    if matches!(end, End::Finished) {
+        // What was read before still has its time to come.
+        tokio::select! {
+            _ = writing => {}
+            _ = later_modes.wait_for(|mode| matches!(mode, Mode::Drop | Mode::Reset)) => {}
+        }
     }
+    end
 }
 
 async fn read(
@@ -187,12 +199,7 @@ async fn read(
                 }
                 continue;
             }
-            Ok(0) => {
-                // What was read before still has its time to come.
-                tokio::time::sleep_until(last_due).await;
-                sender.closed_when_empty().await;
-                return End::Closed;
-            }
+            Ok(0) => return End::Finished,
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(_) => return End::Closed,
@@ -210,20 +217,6 @@ async fn read(
         if sender.send((last_due, chunk)).await.is_err() {
             return End::Closed;
         }
-    }
-}
-
-/// Waits until all that was sent has been taken.
-trait ClosedWhenEmpty {
-    async fn closed_when_empty(&self);
-}
-
-impl<T> ClosedWhenEmpty for mpsc::Sender<T> {
-    async fn closed_when_empty(&self) {
-        let all = self.max_capacity();
-        // The writer takes a chunk before it has written it; a moment more lets it finish.
-        let _ = self.reserve_many(all).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -71,7 +71,10 @@ impl Sender {
             if is_final {
                 return (place, Some(told == Told::Accepted));
             }
-            let gives_up = !patiently && self.draw.happens(3);
+            // A refusal is believed more often: what is sent again and accepted then would hide that
+            // it was accepted before.
+            let often = if matches!(told, Told::Refused(_)) { 20 } else { 8 };
+            let gives_up = !patiently && self.draw.happens(often);
             if gives_up || began.elapsed() > PATIENCE {
                 return (place, None);
             }
