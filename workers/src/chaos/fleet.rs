@@ -2,6 +2,7 @@
 //! its proxies, its clock). What ends by itself is noted and started again.
 
 use std::{
+    convert::Infallible,
     fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom},
     net::SocketAddr,
@@ -125,7 +126,7 @@ impl Fleet {
     }
 
     /// Starts again what ended by itself, for ever.
-    pub(super) async fn tend(&self) {
+    pub(super) async fn tend(&self) -> Infallible {
         loop {
             for slot in &self.slots {
                 if let Some(words) = slot.revive() {

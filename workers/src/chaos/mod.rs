@@ -125,7 +125,7 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
     let run = Run { plan, site, log };
     let UnderLoad { lasted, faults, failed, unsettled } = tokio::select! {
         biased;
-        () = fleet.tend() => unreachable!("it goes on for ever"),
+        never = fleet.tend() => match never {},
         done = run.under_load() => done?,
     };
     let complaints = fleet.stop().await;
@@ -210,7 +210,11 @@ impl Run<'_> {
         }
         let lasted = began.elapsed();
         self.site.heal().await?;
-        clients.stop().await?;
+        if plan.classes.contains(&Class::QueuePurge) {
+            faults::purge_to_the_end(&self.site.rabbit.url(), clients.stop()).await?;
+        } else {
+            clients.stop().await?;
+        }
         eprintln!("[{:6.1} s] all is healed, and clients have stopped", self.seconds());
         let unsettled = settle::settle(self.site.postgres, self.site.rabbit).await?;
         Ok(UnderLoad { lasted, faults: happened, failed, unsettled })

@@ -7,7 +7,7 @@ mod process;
 mod queues;
 mod road;
 
-pub(super) use queues::groups;
+pub(super) use queues::{groups, purge_to_the_end};
 
 use std::time::Instant;
 

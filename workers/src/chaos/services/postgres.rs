@@ -82,6 +82,10 @@ impl Postgres {
         let started = Owned::start("PostgreSQL", &mut command)?;
         *self.postmaster.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
         processes::until("PostgreSQL answers", PATIENCE, async || {
+            if !self.runs() {
+                let words = format!("see {}", self.directory.join("log").display());
+                return Err(ChaosError::Program { what: "PostgreSQL".into(), words });
+            }
             Ok(PgConnection::connect(&self.url()).await.is_ok() || {
                 // Before the first start there is no database `bank`.
                 PgConnection::connect(&self.url_of("postgres")).await.is_ok()
