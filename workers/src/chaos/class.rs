@@ -56,6 +56,8 @@ pub enum Class {
     QueuePurge,
     /// Work queues are deleted.
     QueueDeletion,
+    /// Work queues are not bound for a while: what is published to them vanishes.
+    QueueUnbinding,
     /// The clock of one process jumps.
     ClockJump,
 }
@@ -86,28 +88,30 @@ impl Class {
         ]);
         all.extend(Trouble::ALL.map(Self::DatabaseRoad));
         all.extend(Trouble::ALL.map(Self::BrokerRoad));
-        all.extend([Self::QueuePurge, Self::QueueDeletion, Self::ClockJump]);
+        all.extend([Self::QueuePurge, Self::QueueDeletion, Self::QueueUnbinding, Self::ClockJump]);
         all
     }
 
     /// Whether this may happen while `other` does.
     pub fn goes_with(self, other: Self) -> bool {
-        self.hold() != other.hold()
+        !self.holds().iter().any(|hold| other.holds().contains(hold))
     }
 
-    fn hold(self) -> Hold {
+    fn holds(self) -> Vec<Hold> {
         match self {
-            Self::Kill(role) | Self::Pause(role) => Hold::Process(role),
+            Self::Kill(role) | Self::Pause(role) => vec![Hold::Process(role)],
             // Queues are purged and deleted by a broker that runs.
             Self::BrokerRestart
             | Self::BrokerKill
             | Self::BrokerAlarm
-            | Self::QueuePurge
-            | Self::QueueDeletion => Hold::Broker,
-            Self::DatabaseRestart | Self::BackendsTerminated => Hold::Database,
-            Self::DatabaseRoad(_) => Hold::DatabaseRoad,
-            Self::BrokerRoad(_) => Hold::BrokerRoad,
-            Self::ClockJump => Hold::Clock,
+            | Self::QueueDeletion
+            | Self::QueueUnbinding => vec![Hold::Broker],
+            // Consumers may be cut off meanwhile.
+            Self::QueuePurge => vec![Hold::Broker, Hold::BrokerRoad],
+            Self::DatabaseRestart | Self::BackendsTerminated => vec![Hold::Database],
+            Self::DatabaseRoad(_) => vec![Hold::DatabaseRoad],
+            Self::BrokerRoad(_) => vec![Hold::BrokerRoad],
+            Self::ClockJump => vec![Hold::Clock],
         }
     }
 
@@ -140,6 +144,7 @@ impl fmt::Display for Class {
             Self::BackendsTerminated => "postgres-backends-terminated",
             Self::QueuePurge => "queue-purge",
             Self::QueueDeletion => "queue-deletion",
+            Self::QueueUnbinding => "queue-unbinding",
             Self::ClockJump => "clock-jump",
         };
         f.pad(name)

@@ -210,8 +210,8 @@ impl Run<'_> {
         }
         let lasted = began.elapsed();
         self.site.heal().await?;
-        if plan.classes.contains(&Class::QueuePurge) {
-            faults::purge_to_the_end(&self.site.rabbit.url(), clients.stop()).await?;
+        if plan.classes.contains(&Class::QueueUnbinding) {
+            faults::unbound_to_the_end(&self.site.rabbit.url(), clients.stop()).await?;
         } else {
             clients.stop().await?;
         }

@@ -104,7 +104,7 @@ async fn nothing_is_lost_repeated_or_reordered_whatever_fails() {
     let faults = "kill-ingress,kill-relay,kill-command-worker,kill-projection-worker,\
                   pause-command-worker,rabbitmq-kill,postgres-immediate-restart,\
                   postgres-backends-terminated,postgres-road-half-open,rabbitmq-road-reset,\
-                  queue-deletion,clock-jump";
+                  queue-deletion,queue-unbinding,clock-jump";
     let mut run = Run::start(&[
         "--minutes",
         "1.5",
@@ -127,7 +127,7 @@ async fn nothing_is_lost_repeated_or_reordered_whatever_fails() {
     let (code, report) = run.report().await;
     assert_eq!(report["violations"], serde_json::json!({}), "{report}");
     assert_eq!((code, &report["verdict"]), (Some(0), &"passed".into()), "{report}");
-    assert_eq!(report["faults"].as_object().map(serde_json::Map::len), Some(12));
+    assert_eq!(report["faults"].as_object().map(serde_json::Map::len), Some(13));
     assert!(report["operations"]["accepted"].as_i64() > Some(500), "{report}");
 }
 

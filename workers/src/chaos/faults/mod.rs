@@ -1,5 +1,6 @@
 //! How each class of faults is brought about, and healed.
 
+mod bindings;
 mod broker;
 mod clock;
 mod database;
@@ -7,7 +8,8 @@ mod process;
 mod queues;
 mod road;
 
-pub(super) use queues::{groups, purge_to_the_end};
+pub(super) use bindings::unbound_to_the_end;
+pub(super) use queues::groups;
 
 use std::time::Instant;
 
@@ -68,8 +70,9 @@ impl Site<'_> {
             Class::BrokerRoad(trouble) => {
                 road::trouble(self.fleet, trouble, |slot| &slot.broker, draw).await
             }
-            Class::QueuePurge => queues::purge(&self.rabbit.url(), draw).await,
+            Class::QueuePurge => queues::purge(&self.rabbit.url(), self.fleet, draw).await,
             Class::QueueDeletion => queues::delete(&self.rabbit.url(), draw).await,
+            Class::QueueUnbinding => bindings::unbind(&self.rabbit.url(), draw).await,
             Class::ClockJump => clock::jump(self.fleet, draw).await,
         }
     }
