@@ -201,7 +201,11 @@ impl Run<'_> {
             if is_enough || began.elapsed() >= plan.length {
                 break;
             }
-            let drawn = schedule.next();
+            // How much of the time has passed, and how much of what is needed has happened.
+            let needed = plan.needed * plan.classes.len() as u64;
+            let share = began.elapsed().as_secs_f64() / plan.length.as_secs_f64();
+            let is_late = (happened.len() as f64) < share * needed as f64;
+            let drawn = schedule.next(is_late);
             if drawn.is_empty() {
                 tokio::time::sleep(plan.length.saturating_sub(began.elapsed())).await;
                 continue;

@@ -32,15 +32,16 @@ impl Schedule {
         Self { seed, classes, together, draw, left: VecDeque::new(), drawn: 0 }
     }
 
-    /// What comes next: one fault, or two that happen together; none if there is no class at all.
-    pub(super) fn next(&mut self) -> Vec<Drawn> {
+    /// What comes next: one fault, or two that happen together, which they do each time when the
+    /// run is late; none if there is no class at all.
+    pub(super) fn next(&mut self, is_late: bool) -> Vec<Drawn> {
         if self.left.is_empty() {
             let mut round = self.classes.clone();
             self.draw.shuffle(&mut round);
             self.left = round.into();
         }
         let Some(first) = self.left.pop_front() else { return Vec::new() };
-        let second = if self.draw.happens(self.together) {
+        let second = if self.draw.happens(self.together) || is_late {
             let fits = self.left.iter().position(|class| class.goes_with(first));
             fits.and_then(|place| self.left.remove(place))
         } else {
@@ -65,7 +66,7 @@ mod tests {
 
     fn classes(seed: u64, together: u32, steps: usize) -> Vec<Vec<Class>> {
         let mut schedule = Schedule::new(seed, Class::all(), together);
-        (0..steps).map(|_| schedule.next().iter().map(|drawn| drawn.class).collect()).collect()
+        (0..steps).map(|_| schedule.next(false).iter().map(|drawn| drawn.class).collect()).collect()
     }
 
     #[test]
@@ -95,5 +96,12 @@ mod tests {
         }
         assert!(counts.values().all(|count| *count == rounds), "{counts:?}");
         assert!(pairs > 10, "{pairs}");
+    }
+
+    #[test]
+    fn a_run_that_is_late_brings_two_at_a_time() {
+        let mut schedule = Schedule::new(3, Class::all(), 0);
+        assert_eq!(schedule.next(false).len(), 1);
+        assert_eq!(schedule.next(true).len(), 2);
     }
 }
