@@ -25,12 +25,15 @@ struct Run {
 }
 
 impl Run {
-    fn start(arguments: &[&str]) -> Self {
+    fn start(arguments: &str) -> Self {
         let directory = Directory::new();
         fs::create_dir_all(directory.path()).unwrap();
         let file = |name| fs::File::create(directory.path().join(name)).unwrap();
         let mut command = program();
-        command.args(["chaos", "--json", "--directory"]).arg(directory.path()).args(arguments);
+        command
+            .args(["chaos", "--json", "--directory"])
+            .arg(directory.path())
+            .args(arguments.split_whitespace());
         command.stdout(file("stdout")).stderr(file("stderr")).stdin(Stdio::null());
         Self { child: command.spawn().expect("the binary runs"), directory }
     }
@@ -101,29 +104,14 @@ fn processes_of(directory: &Path) -> Vec<u32> {
 
 #[tokio::test]
 async fn nothing_is_lost_repeated_or_reordered_whatever_fails() {
-    let faults = "kill-ingress,kill-relay,kill-command-worker,kill-projection-worker,\
-                  pause-command-worker,rabbitmq-kill,postgres-immediate-restart,\
-                  postgres-backends-terminated,postgres-road-half-open,rabbitmq-road-reset,\
-                  queue-deletion,queue-unbinding,clock-jump";
-    let mut run = Run::start(&[
-        "--minutes",
-        "1.5",
-        "--seed",
-        "4",
-        "--fault",
-        faults,
-        "--at-least",
-        "1",
-        "--until-enough",
-        "--rate",
-        "50",
-        "--clients",
-        "6",
-        "--amqp-clients",
-        "2",
-        "--accounts",
-        "40",
-    ]);
+    let mut run = Run::start(
+        "--minutes 1.5 --seed 4 --at-least 1 --until-enough
+         --fault kill-ingress,kill-relay,kill-command-worker,kill-projection-worker
+         --fault pause-command-worker,rabbitmq-kill,postgres-immediate-restart
+         --fault postgres-backends-terminated,postgres-road-half-open,rabbitmq-road-reset
+         --fault queue-deletion,queue-unbinding,clock-jump
+         --rate 50 --clients 6 --amqp-clients 2 --accounts 40",
+    );
     let (code, report) = run.report().await;
     assert_eq!(report["violations"], serde_json::json!({}), "{report}");
     assert_eq!((code, &report["verdict"]), (Some(0), &"passed".into()), "{report}");
@@ -136,28 +124,11 @@ async fn nothing_is_lost_repeated_or_reordered_whatever_fails() {
 #[cfg(feature = "planted-bugs")]
 #[tokio::test]
 async fn a_planted_bug_is_reported_as_accepted_commands_that_are_lost() {
-    let mut run = Run::start(&[
-        "--minutes",
-        "0.35",
-        "--seed",
-        "2",
-        "--fault",
-        "kill-ingress,postgres-immediate-restart",
-        "--together",
-        "100",
-        "--at-least",
-        "1",
-        "--rate",
-        "100",
-        "--clients",
-        "2",
-        "--amqp-clients",
-        "8",
-        "--accounts",
-        "40",
-        "--planted-bug",
-        "ack_before_commit",
-    ]);
+    let mut run = Run::start(
+        "--minutes 0.35 --seed 2 --at-least 1 --planted-bug ack_before_commit
+         --fault kill-ingress,postgres-immediate-restart --together 100
+         --rate 100 --clients 2 --amqp-clients 8 --accounts 40",
+    );
     let (code, report) = run.report().await;
     assert_eq!((code, &report["verdict"]), (Some(1), &"violated".into()), "{report}");
     let lost = &report["violations"]["accepted command lost"];
@@ -168,7 +139,7 @@ async fn a_planted_bug_is_reported_as_accepted_commands_that_are_lost() {
 
 #[tokio::test]
 async fn an_interrupted_run_leaves_nothing_behind() {
-    let mut run = Run::start(&["--fault", "pause-relay,clock-jump", "--rate", "20"]);
+    let mut run = Run::start("--fault pause-relay,clock-jump --rate 20");
     run.tells("accepted meanwhile").await;
     let parent = run.directory.path().to_owned();
     let inside = || {
@@ -186,22 +157,10 @@ async fn an_interrupted_run_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn too_few_faults_are_no_verdict() {
-    let mut run = Run::start(&[
-        "--minutes",
-        "0.05",
-        "--fault",
-        "queue-purge",
-        "--at-least",
-        "1000",
-        "--rate",
-        "20",
-        "--clients",
-        "2",
-        "--amqp-clients",
-        "1",
-        "--accounts",
-        "6",
-    ]);
+    let mut run = Run::start(
+        "--minutes 0.05 --fault queue-purge --at-least 1000
+         --rate 20 --clients 2 --amqp-clients 1 --accounts 6",
+    );
     let (code, report) = run.report().await;
     assert_eq!((code, &report["verdict"]), (Some(3), &"not enough".into()), "{report}");
     assert_eq!(report["violations_total"], 0, "{report}");
