@@ -22,6 +22,7 @@ pub(super) struct Schedule {
     together: u32,
     draw: Draw,
     left: VecDeque<Class>,
+    round: u64,
     drawn: u64,
 }
 
@@ -29,7 +30,7 @@ impl Schedule {
     /// The schedule of a seed.
     pub(super) fn new(seed: u64, classes: Vec<Class>, together: u32) -> Self {
         let draw = Draw::of(seed, "schedule", 0);
-        Self { seed, classes, together, draw, left: VecDeque::new(), drawn: 0 }
+        Self { seed, classes, together, draw, left: VecDeque::new(), round: 0, drawn: 0 }
     }
 
     /// What comes next: one fault, or two that happen together, which they do each time when the
@@ -39,9 +40,12 @@ impl Schedule {
             let mut round = self.classes.clone();
             self.draw.shuffle(&mut round);
             self.left = round.into();
+            self.round += 1;
         }
         let Some(first) = self.left.pop_front() else { return Vec::new() };
-        let second = if self.draw.happens(self.together) || is_late {
+        // The first round is for each class alone, so that each one's recovery is measured.
+        let may_be_two = self.round > 1 || self.together >= 100;
+        let second = if may_be_two && (self.draw.happens(self.together) || is_late) {
             let fits = self.left.iter().position(|class| class.goes_with(first));
             fits.and_then(|place| self.left.remove(place))
         } else {
@@ -101,6 +105,9 @@ mod tests {
     #[test]
     fn a_run_that_is_late_brings_two_at_a_time() {
         let mut schedule = Schedule::new(3, Class::all(), 0);
+        for _ in Class::all() {
+            assert_eq!(schedule.next(true).len(), 1, "not in the first round");
+        }
         assert_eq!(schedule.next(false).len(), 1);
         assert_eq!(schedule.next(true).len(), 2);
     }
