@@ -23,7 +23,7 @@ pub(crate) use list::{is_on, taken};
 
 #[cfg(feature = "planted-bugs")]
 mod list {
-    use std::{cell::Cell, collections::BTreeMap, marker::PhantomData};
+    use std::{cell::Cell, collections::BTreeMap, marker::PhantomData, sync::OnceLock};
 
     macro_rules! bugs {
         ($($(#[doc = $story:literal])+ $bug:ident = $name:literal,)+) => {
@@ -119,9 +119,23 @@ mod list {
         }
     }
 
+    /// Whether it is on: on this thread, or in this whole process.
     pub(crate) fn is_on(bug: Bug) -> bool {
-        ON.get() == Some(bug)
+        ON.get() == Some(bug) || of_process() == Some(bug)
     }
+
+    /// The bug that the environment plants in this whole process, by its name with underscores:
+    /// for runs of several processes. Read once.
+    fn of_process() -> Option<Bug> {
+        static OF_PROCESS: OnceLock<Option<Bug>> = OnceLock::new();
+        *OF_PROCESS.get_or_init(|| {
+            let name = std::env::var(VARIABLE).ok()?;
+            Bug::ALL.iter().copied().find(|bug| bug.name().replace(' ', "_") == name)
+        })
+    }
+
+    /// Names the bug of a whole process.
+    const VARIABLE: &str = "ADJUTANT_TEST_PLANTED_BUG";
 
     /// For [`Bug::OffsetBeforeCommit`]: the head of a log, offsets included that were taken by
     /// transactions that did not commit. `n` more are taken. A new history (`head` 0 again) starts

@@ -36,6 +36,10 @@ pub enum Command {
     /// Simulate whole histories in which everything goes wrong, and check the laws at their ends.
     #[cfg(feature = "simulation")]
     Simulate(SimulateArgs),
+    /// Run the service on a PostgreSQL and a RabbitMQ of its own while both, the network between and
+    /// its processes fail, and check what clients were told. Exit code 1: a law was broken; 3: too
+    /// little happened, or the run could not be made.
+    Chaos(ChaosArgs),
     /// Audit a database: outcomes, logs, views. Knows nothing of the run that filled it.
     Verify(VerifyArgs),
 }
@@ -66,6 +70,85 @@ pub struct SimulateArgs {
     /// Print every step (to standard error).
     #[arg(long)]
     pub trace: bool,
+}
+
+/// `bank chaos`
+#[derive(Clone, Debug, Args)]
+pub struct ChaosArgs {
+    /// For how many minutes faults are brought about; 10 are enough for five of each class.
+    #[arg(long, default_value_t = 10.0, value_parser = rate)]
+    pub minutes: f64,
+    /// What faults and commands are drawn from. Processes are real: the same seed gives the same
+    /// plan, not the same run.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Commands a second, all clients together.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 150.0, value_parser = rate)]
+    pub rate: f64,
+    /// How many clients send by HTTP.
+    #[arg(long, default_value_t = 16)]
+    pub clients: usize,
+    /// How many clients send by the queue of the AMQP intake.
+    #[arg(long, default_value_t = 4)]
+    pub amqp_clients: usize,
+    /// How many accounts they have together.
+    #[arg(long, default_value_t = 200)]
+    pub accounts: usize,
+    /// Only this class of faults (may be repeated, or separated by commas).
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
+    pub fault: Vec<crate::chaos::Class>,
+    /// How often, in a hundred, two faults come together.
+    #[arg(long, value_name = "PERCENT", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub together: u32,
+    /// How often each class must happen under load.
+    #[arg(long, value_name = "TIMES", default_value_t = 5)]
+    pub at_least: u64,
+    /// End as soon as every class has happened that often under load.
+    #[arg(long)]
+    pub until_enough: bool,
+    /// Where the run's directory (data of both services, logs) is made, instead of the system's
+    /// folder for temporary files.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub directory: Option<PathBuf>,
+    /// Keep that directory; it stays anyway when a law was broken.
+    #[arg(long)]
+    pub keep: bool,
+    /// A mistake that every process makes, which the check must find: `ack_before_commit`, say.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, value_name = "BUG", value_parser = planted_bug)]
+    pub planted_bug: Option<String>,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ChaosArgs {
+    /// The plan of the run.
+    pub fn plan(&self) -> std::io::Result<crate::chaos::Plan> {
+        use crate::chaos::{Class, Load, Plan};
+        Ok(Plan {
+            length: std::time::Duration::from_secs_f64(self.minutes * 60.0),
+            seed: self.seed,
+            load: Load {
+                seed: self.seed,
+                rate: self.rate,
+                http_clients: self.clients,
+                amqp_clients: self.amqp_clients,
+                accounts: self.accounts,
+            },
+            classes: if self.fault.is_empty() { Class::all() } else { self.fault.clone() },
+            together: self.together,
+            needed: self.at_least,
+            until_enough: self.until_enough,
+            parent: self.directory.clone(),
+            keep: self.keep,
+            #[cfg(feature = "planted-bugs")]
+            planted_bug: self.planted_bug.clone(),
+            #[cfg(not(feature = "planted-bugs"))]
+            planted_bug: None,
+            program: std::env::current_exe()?,
+        })
+    }
 }
 
 /// Where settings come from, besides the environment (ADJUTANT_…).
@@ -232,6 +315,15 @@ pub struct VerifyArgs {
     pub json: bool,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+}
+
+/// The name of a bug, with underscores, as it is given to a process.
+#[cfg(feature = "planted-bugs")]
+fn planted_bug(text: &str) -> Result<String, String> {
+    use adjutant::simulation::Bug;
+    let names: Vec<String> = Bug::ALL.iter().map(|bug| bug.name().replace(' ', "_")).collect();
+    let found = names.iter().find(|name| *name == text).cloned();
+    found.ok_or_else(|| format!("is no planted bug: use {}", names.join(", ")))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use crate::{
     bench,
     carry::{self, MoveError},
+    chaos,
     cli::{
-        BenchArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs, VerifyArgs,
+        BenchArgs, ChaosArgs, Command, ConfigArgs, DemoArgs, MoveArgs, ServeArgs, ShowConfigArgs,
+        VerifyArgs,
     },
     config::{self, Config, ConfigError},
     database::Source,
@@ -30,6 +32,7 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Verify(args) => audit(args).await,
         Command::Demo(args) => demo(args).await,
         Command::Bench(args) => benchmark(args).await,
+        Command::Chaos(args) => return chaos(args).await,
         #[cfg(feature = "simulation")]
         Command::Simulate(args) => simulate(args).await,
     };
@@ -119,6 +122,37 @@ async fn benchmark(args: BenchArgs) -> Result<ExitCode, Failure> {
     let config = begin(args.config.load_quietly())?;
     let is_sound = bench::run(&args, &config).await?;
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Has exit codes of its own: a run that could not be made says nothing about the service.
+async fn chaos(args: ChaosArgs) -> ExitCode {
+    const NO_VERDICT: u8 = 3;
+    match interruptible_chaos(&args).await {
+        Ok(report) => {
+            println!("{}", report.to_text());
+            if args.json {
+                println!("{}", report.to_json());
+            }
+            match report.verdict() {
+                chaos::Verdict::Passed => ExitCode::SUCCESS,
+                chaos::Verdict::Violated => ExitCode::FAILURE,
+                chaos::Verdict::NotEnough => ExitCode::from(NO_VERDICT),
+            }
+        }
+        Err(failure) => {
+            eprintln!("bank: {failure}");
+            ExitCode::from(NO_VERDICT)
+        }
+    }
+}
+
+/// A signal drops the run, and with it everything that it started.
+async fn interruptible_chaos(args: &ChaosArgs) -> Result<chaos::Report, Failure> {
+    let plan = args.plan()?;
+    tokio::select! {
+        report = chaos::run(&plan) => Ok(report?),
+        signal = adjutant::service::stop_signal() => Err(format!("{} came", signal?).into()),
+    }
 }
 
 #[cfg(feature = "simulation")]

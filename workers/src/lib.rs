@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod bench;
 pub mod carry;
+pub mod chaos;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -23,6 +23,7 @@ pub use figures::{BatchSizes, batch_sizes, clock};
 pub use follow::Followers;
 pub use latency::{Latency, Percentiles};
 pub use measure::{Measured, Measurement, Stages, WaitFor, measure};
+pub(crate) use random::Random;
 pub use send::{Load, Plan, Sent, Until};
 pub use setup::open_accounts;
 pub use sources::{Entries, Sources};

@@ -2,19 +2,20 @@
 //! number generators", OOPSLA 2014). The n-th command of a seed is the same in every run, whichever
 //! connection sends it.
 
-pub(super) struct Random(u64);
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Random {
     /// The numbers of the `n`-th item of a seed.
-    pub(super) fn of(seed: u64, n: u64) -> Self {
+    pub(crate) fn of(seed: u64, n: u64) -> Self {
         let mut mixed = Self(seed);
         let start = mixed.next();
         Self(start ^ Self(n.wrapping_mul(GAMMA)).next())
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -22,7 +23,7 @@ impl Random {
     }
 
     /// A number from 0 to `bound` − 1 (multiply-shift, Lemire 2019; the bias is below 2⁻³²).
-    pub(super) fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         ((u64::from(self.next() as u32) * u64::from(bound)) >> 32) as u32
     }
 }

@@ -7,6 +7,7 @@ mod absence;
 mod audit;
 mod bench;
 mod carry;
+mod chaos;
 mod config;
 mod crashes;
 mod demo;

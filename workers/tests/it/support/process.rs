@@ -152,9 +152,7 @@ impl Bank {
     /// Sends it a signal, by its id.
     pub fn signal(&self, name: &str) {
         // Not reaped yet, so the id is still its own.
-        let pid = self.pid().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
-        assert!(sent.unwrap().success(), "{name} could not be sent");
+        send(name, self.pid());
     }
 
     /// Whether it has ended by itself.
@@ -187,6 +185,13 @@ impl Drop for Bank {
             eprintln!("--- {} (process {}):\n{}", self.roles, self.pid(), lines[last..].join("\n"));
         }
     }
+}
+
+/// Sends a signal to a process that was not reaped yet.
+pub fn send(name: &str, pid: u32) {
+    let pid = pid.to_string();
+    let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
+    assert!(sent.unwrap().success(), "{name} could not be sent");
 }
 
 /// What a process writes to standard error.

@@ -1,0 +1,97 @@
+//! The check afterwards, with every process of the service stopped: what clients were told is
+//! compared with what the tables hold, read by plain SQL. It shares no code with the service.
+
+mod dead_letters;
+mod money;
+mod order;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod told;
+mod violations;
+
+pub use violations::Violations;
+
+use super::{
+    error::ChaosError,
+    log::{Entry, Verdict},
+    services::{Postgres, Rabbit},
+};
+use crate::{database::Source, verify};
+use dead_letters::DeadLetters;
+use stored::Stored;
+
+/// What the check saw.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// What must not be.
+    pub violations: Violations,
+    /// Commands that clients sent.
+    pub sent: u64,
+    /// Of those, told accepted.
+    pub accepted: u64,
+    /// Of those, refused for good.
+    pub refused: u64,
+    /// Of those, neither.
+    pub unknown: u64,
+    /// Commands that could end and were sent.
+    pub could_end: u64,
+    /// Commands that ended.
+    pub ended: u64,
+    /// Messages in the intake's dead-letter queue.
+    pub dead_letters: u64,
+}
+
+impl Checked {
+    /// Which share of the commands that could end did so.
+    pub fn ended_share(&self) -> f64 {
+        if self.could_end == 0 { 0.0 } else { self.ended as f64 / self.could_end as f64 }
+    }
+}
+
+/// Checks everything.
+pub(super) async fn check(
+    entries: &[Entry],
+    postgres: &Postgres,
+    rabbit: &Rabbit,
+) -> Result<Checked, ChaosError> {
+    let mut checked = Checked::default();
+    let violations = &mut checked.violations;
+    audit(postgres, violations).await?;
+    let stored = Stored::read(postgres).await?;
+    let dead_letters = DeadLetters::take(rabbit, violations).await?;
+    told::check(entries, &stored, &dead_letters, violations);
+    order::check(entries, &stored, violations);
+    money::check(entries, &stored, postgres, violations).await?;
+    checked.dead_letters = dead_letters.count();
+    count(entries, &stored, &mut checked);
+    Ok(checked)
+}
+
+/// The audit of `bank verify`: outcomes, logs without holes, views that equal the fold.
+async fn audit(postgres: &Postgres, violations: &mut Violations) -> Result<(), ChaosError> {
+    let report = verify::verify(&Source::postgres(postgres.url()), None).await?;
+    for check in &report.checks {
+        violations.found_many(check.name, check.found, &check.findings);
+    }
+    for (group, events) in &report.behind {
+        violations.found("a view is behind", || format!("{group} is {events} events behind"));
+    }
+    Ok(())
+}
+
+fn count(entries: &[Entry], stored: &Stored, checked: &mut Checked) {
+    use super::clients::Expected;
+    checked.sent = entries.len() as u64;
+    for entry in entries {
+        match entry.verdict() {
+            Verdict::Accepted => checked.accepted += 1,
+            Verdict::Refused => checked.refused += 1,
+            Verdict::Unknown => checked.unknown += 1,
+        }
+        if entry.command.kind.expected() != Expected::Refusal {
+            checked.could_end += 1;
+            checked.ended += u64::from(stored.outcome(entry.command.id).is_some());
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! PostgreSQL: restarted without a goodbye, or every session ended.
+
+use crate::chaos::{error::ChaosError, random::Draw, services::Postgres};
+
+/// Stops it as a crash would, and starts it again: it recovers from its write-ahead log.
+pub(super) async fn restart(postgres: &Postgres, draw: &mut Draw) -> Result<String, ChaosError> {
+    postgres.stop_immediately().await?;
+    let absence = draw.millis(0..1_000);
+    tokio::time::sleep(absence).await;
+    postgres.launch().await?;
+    Ok(format!("away for {absence:?}"))
+}
+
+/// Ends every session of the service.
+pub(super) async fn terminate(postgres: &Postgres) -> Result<String, ChaosError> {
+    let ended = postgres.terminate_backends().await?;
+    Ok(format!("{ended} sessions"))
+}
