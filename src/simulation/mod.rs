@@ -37,7 +37,8 @@ pub use history::simulate;
 #[cfg(feature = "planted-bugs")]
 pub use crate::planted::{Bug, Planted};
 pub use crate::store::sqlite::evidence::{
-    CheckpointFact, CommandFact, DocumentFact, EventFact, Evidence, LogFact, OutcomeFact,
+    AttemptFact, AuditFact, CheckpointFact, CommandFact, DeadLetterFact, DocumentFact, EditFact,
+    EventFact, Evidence, HoldFact, LogFact, OutcomeFact, PastOutcomeFact,
 };
 use crate::{domain::Service, store::StoreError};
 
