@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod database;
 pub mod demo;
+pub mod drill;
 pub mod load;
 pub mod log;
 pub mod run;

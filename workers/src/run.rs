@@ -12,6 +12,7 @@ use adjutant::{
 use crate::{
     accounts,
     config::{Config, Place},
+    drill,
     settings, welcome,
 };
 
@@ -83,7 +84,12 @@ impl Running {
 /// returns when they are ready. May be called more than once in one process: `bank bench` runs
 /// several sets of roles beside each other, each a member of its own.
 pub async fn start_roles(config: &Config) -> Result<Running, RunError> {
-    let server = Server::start(accounts::service()?, settings::of(config)?).await?;
+    let service = if config.drill.enabled {
+        drill::service(config.drill.cured)?
+    } else {
+        accounts::service()?
+    };
+    let server = Server::start(service, settings::of(config)?).await?;
     Ok(Running { server, shutdown: Duration::from_millis(config.shutdown_ms) })
 }
 

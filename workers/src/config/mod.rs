@@ -16,7 +16,7 @@ pub use load::{ConfigError, Place, Settings, load};
 pub use roles::Roles;
 pub use secret::SecretUrl;
 pub use sections::{
-    Admin, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership, RelayConfig,
+    Admin, BrokerConfig, DatabaseConfig, DrillConfig, EmbeddedConfig, Log, LogFormat, Membership, RelayConfig,
     Server, Token, TokenRole, WorkerConfig,
 };
 
@@ -51,4 +51,6 @@ pub struct Config {
     pub relay: RelayConfig,
     /// Heartbeats.
     pub membership: Membership,
+    /// Commands that fail on demand.
+    pub drill: DrillConfig,
 }

@@ -179,3 +179,13 @@ pub struct Membership {
     /// After how many milliseconds without a sign a process counts as gone.
     pub ttl_ms: u64,
 }
+
+/// Commands that fail on demand.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillConfig {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Whether the view `drills` applies poisoned events.
+    pub cured: bool,
+}
