@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use uuid::Uuid;
 
-use crate::message::{CommandId, Metadata, StreamId, Timestamp, Version};
+use crate::message::{Attempt, CommandId, Metadata, StreamId, Timestamp, Version};
 
 /// The surroundings of one decision. The same command decided again sees the same ids.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub struct Context {
     command_id: CommandId,
     metadata: Metadata,
     now: Timestamp,
+    attempt: Attempt,
     ids_drawn: Cell<u32>,
 }
 
@@ -26,7 +27,14 @@ impl Context {
         metadata: Metadata,
         now: Timestamp,
     ) -> Self {
-        Self { stream, version, command_id, metadata, now, ids_drawn: Cell::new(0) }
+        let (attempt, ids_drawn) = (Attempt::FIRST, Cell::new(0));
+        Self { stream, version, command_id, metadata, now, attempt, ids_drawn }
+    }
+
+    /// The same surroundings at another attempt.
+    #[must_use]
+    pub fn at_attempt(self, attempt: Attempt) -> Self {
+        Self { attempt, ..self }
     }
 
     /// The stream that decides.
@@ -52,6 +60,11 @@ impl Context {
     /// The time, by the store's clock.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Which attempt at this command it is: the first one, or one after others failed.
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
     }
 
     /// The id that `command_id` draws as its n-th, counted from 0.

@@ -41,7 +41,8 @@ pub(super) fn decide(
         command.id,
         command.metadata.clone(),
         now,
-    );
+    )
+    .at_attempt(command.attempt);
     // The state is only replaced by what a decision returns, so a panic leaves nothing half-done.
     let decided =
         catch_unwind(AssertUnwindSafe(|| aggregate.decide(&current.state, command, &context)));

@@ -102,7 +102,7 @@ async fn run(
     let evidence = read(&world)?;
     let memory = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
     let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
-    let heard = Heard { memory, replies, dead_letters: dead_letters(&world) };
+    let heard = Heard { memory, replies, dead_letters: dead_letters(&world), done: Vec::new() };
     violations.extend(checks::all(&service, &evidence, &heard));
     let scenario = scenario.lock().unwrap_or_else(PoisonError::into_inner);
     violations.extend(scenario.check(&evidence));

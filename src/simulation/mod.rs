@@ -37,8 +37,7 @@ pub use history::simulate;
 #[cfg(feature = "planted-bugs")]
 pub use crate::planted::{Bug, Planted};
 pub use crate::store::sqlite::evidence::{
-    CheckpointFact, CommandFact, DiscardFact, DocumentFact, EventFact, Evidence, LogFact,
-    OutcomeFact, ParkedFact, ReferenceFact,
+    AttemptFact, AuditFact, CheckpointFact, CommandFact, DeadLetterFact, DiscardFact, DocumentFact, EditFact, EventFact, Evidence, HoldFact, LogFact, OutcomeFact, ParkedFact, PastOutcomeFact, ReferenceFact,
 };
 use crate::{domain::Service, store::StoreError};
 

@@ -11,7 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod database;
 pub mod demo;
-pub mod faults;
+pub mod drill;
 pub mod load;
 pub mod log;
 pub mod run;

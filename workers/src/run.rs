@@ -12,6 +12,7 @@ use adjutant::{
 use crate::{
     accounts,
     config::{Config, Place},
+    drill,
     settings, welcome,
 };
 
@@ -85,7 +86,7 @@ impl Running {
 pub async fn start_roles(config: &Config) -> Result<Running, RunError> {
     let service = if config.bank.fault_injection {
         tracing::warn!("bank.fault_injection is on: callers can make this process crash");
-        accounts::service_with_faults()?
+        drill::service(config.bank.cured)?
     } else {
         accounts::service()?
     };

@@ -31,8 +31,8 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
         else {
             continue;
         };
-        // Whoever comes again has been decided.
-        if !seen.insert(entry.command) {
+        // It ended at its last try; whoever comes again after that has been decided.
+        if entry.attempt != outcome.attempts || !seen.insert(entry.command) {
             continue;
         }
         let reached = reached.entry(&command.stream).or_default();

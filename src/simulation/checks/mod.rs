@@ -6,7 +6,9 @@
 mod clients;
 mod decisions;
 mod effects;
+mod failures;
 mod logs;
+mod strict;
 mod views;
 
 use super::{Evidence, client::Memory};
@@ -20,6 +22,8 @@ pub(super) struct Heard {
     pub(super) replies: Vec<String>,
     /// In the intake's dead-letter queue: message ids.
     pub(super) dead_letters: Vec<String>,
+    /// By people who acted on a dead letter: which, and who.
+    pub(super) done: Vec<(uuid::Uuid, String)>,
 }
 
 /// Every violation, as a sentence.
@@ -29,6 +33,8 @@ pub(super) fn all(service: &Service, evidence: &Evidence, heard: &Heard) -> Vec<
     effects::check(evidence, &mut violations);
     clients::check(evidence, heard, &mut violations);
     decisions::check(service, evidence, &mut violations);
+    strict::check(service, evidence, &mut violations);
+    failures::check(evidence, heard, &mut violations);
     views::check(service, evidence, &mut violations);
     violations
 }

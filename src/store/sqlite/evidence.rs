@@ -38,6 +38,10 @@ pub struct LogFact {
     pub offset: i64,
     /// The command.
     pub command: Uuid,
+    /// Which try it owes.
+    pub attempt: i32,
+    /// The offset of the command's first entry; `None`: this one.
+    pub first_offset: Option<i64>,
 }
 
 /// An event.
@@ -84,8 +88,84 @@ pub struct OutcomeFact {
     pub reply: Option<String>,
     /// Why it did not succeed, JSON.
     pub error: Option<String>,
+    /// How often it was tried.
+    pub attempts: i32,
     /// When it ended.
     pub completed_at: i64,
+}
+
+/// An attempt that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptFact {
+    /// The command.
+    pub command: Uuid,
+    /// Which one it was.
+    pub attempt: i32,
+    /// When it failed.
+    pub failed_at: i64,
+    /// When the next one was due.
+    pub next_due_at: Option<i64>,
+}
+
+/// A stream that is held, or waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HoldFact {
+    /// The stream.
+    pub stream: String,
+    /// The command.
+    pub command: Uuid,
+    /// 1 holds, 2 waits, 3 released.
+    pub state: i16,
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetterFact {
+    /// Its id.
+    pub id: Uuid,
+    /// 1 command, 2 parked key.
+    pub kind: i16,
+    /// The group.
+    pub group: String,
+    /// The stream, or the key that is parked.
+    pub key: String,
+    /// The command, or the event's.
+    pub command: Uuid,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// 1 open, 2 retrying, 3 resolved, 4 discarded.
+    pub state: i16,
+}
+
+/// What a person did with a dead letter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditFact {
+    /// The dead letter.
+    pub dead_letter: Uuid,
+    /// `retry`, `retry_edited` or `discard`.
+    pub action: String,
+    /// Who.
+    pub who: String,
+}
+
+/// An outcome that a retry took back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PastOutcomeFact {
+    /// The command.
+    pub command: Uuid,
+    /// How often it had been tried.
+    pub attempts: i32,
+}
+
+/// A payload that a person corrected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EditFact {
+    /// The command.
+    pub command: Uuid,
+    /// 1, 2, 3 …
+    pub edit: i32,
+    /// The payload, JSON.
+    pub payload: String,
 }
 
 /// A document of a view.
@@ -180,6 +260,18 @@ pub struct Evidence {
     pub references: Vec<ReferenceFact>,
     /// Events that were discarded, or are to be.
     pub discards: Vec<DiscardFact>,
+    /// Attempts that failed, by command and number.
+    pub attempts: Vec<AttemptFact>,
+    /// Streams that are held.
+    pub holds: Vec<HoldFact>,
+    /// Dead letters, by id.
+    pub dead_letters: Vec<DeadLetterFact>,
+    /// What people did with them, in order.
+    pub audit: Vec<AuditFact>,
+    /// Outcomes that were taken back, by command and attempts.
+    pub past_outcomes: Vec<PastOutcomeFact>,
+    /// Corrected payloads, by command and number.
+    pub edits: Vec<EditFact>,
     /// How many rows the outbox still holds.
     pub outbox_rows: i64,
     /// When the scheduled commands are due, by time.
@@ -225,13 +317,15 @@ impl Evidence {
             )?,
             command_log: all(
                 connection,
-                "SELECT partition, \"offset\", command_id FROM command_log
+                "SELECT partition, \"offset\", command_id, attempt, first_offset FROM command_log
                   ORDER BY partition, \"offset\"",
                 |row| {
                     Ok(LogFact {
                         partition: row.get(0)?,
                         offset: row.get(1)?,
                         command: id(row, 2)?,
+                        attempt: row.get(3)?,
+                        first_offset: row.get(4)?,
                     })
                 },
             )?,
@@ -258,7 +352,7 @@ impl Evidence {
             outcomes: all(
                 connection,
                 "SELECT partition, command_id, status, first_offset, events, version, reply, error,
-                        completed_at
+                        attempts, completed_at
                    FROM outcomes ORDER BY partition, command_id",
                 |row| {
                     Ok(OutcomeFact {
@@ -270,7 +364,8 @@ impl Evidence {
                         version: row.get(5)?,
                         reply: row.get(6)?,
                         error: row.get(7)?,
-                        completed_at: row.get(8)?,
+                        attempts: row.get(8)?,
+                        completed_at: row.get(9)?,
                     })
                 },
             )?,
@@ -346,11 +441,73 @@ impl Evidence {
                     })
                 },
             )?,
+            attempts: attempts(connection)?,
+            holds: holds(connection)?,
+            dead_letters: dead_letters(connection)?,
+            audit: audit(connection)?,
+            past_outcomes: past_outcomes(connection)?,
+            edits: edits(connection)?,
             outbox_rows: connection
                 .query_row("SELECT count(*) FROM outbox", (), |row| row.get(0))?,
             due: all(connection, "SELECT due_at FROM schedule ORDER BY due_at", |row| row.get(0))?,
         })
     }
+}
+
+fn attempts(connection: &Connection) -> rusqlite::Result<Vec<AttemptFact>> {
+    let sql = "SELECT command_id, attempt, failed_at, next_due_at FROM attempts ORDER BY 1, 2";
+    all(connection, sql, |row| {
+        Ok(AttemptFact {
+            command: id(row, 0)?,
+            attempt: row.get(1)?,
+            failed_at: row.get(2)?,
+            next_due_at: row.get(3)?,
+        })
+    })
+}
+
+fn holds(connection: &Connection) -> rusqlite::Result<Vec<HoldFact>> {
+    let sql = "SELECT stream, command_id, state FROM holds ORDER BY stream, first_offset";
+    all(connection, sql, |row| {
+        Ok(HoldFact { stream: row.get(0)?, command: id(row, 1)?, state: row.get(2)? })
+    })
+}
+
+fn dead_letters(connection: &Connection) -> rusqlite::Result<Vec<DeadLetterFact>> {
+    let sql = "SELECT id, kind, group_name, key, command_id, attempts, state FROM dead_letters
+                ORDER BY id";
+    all(connection, sql, |row| {
+        Ok(DeadLetterFact {
+            id: id(row, 0)?,
+            kind: row.get(1)?,
+            group: row.get(2)?,
+            key: row.get(3)?,
+            command: id(row, 4)?,
+            attempts: row.get(5)?,
+            state: row.get(6)?,
+        })
+    })
+}
+
+fn audit(connection: &Connection) -> rusqlite::Result<Vec<AuditFact>> {
+    let sql = "SELECT dead_letter_id, action, who FROM dead_letter_audit ORDER BY id";
+    all(connection, sql, |row| {
+        Ok(AuditFact { dead_letter: id(row, 0)?, action: row.get(1)?, who: row.get(2)? })
+    })
+}
+
+fn past_outcomes(connection: &Connection) -> rusqlite::Result<Vec<PastOutcomeFact>> {
+    let sql = "SELECT command_id, attempts FROM past_outcomes ORDER BY 1, 2";
+    all(connection, sql, |row| {
+        Ok(PastOutcomeFact { command: id(row, 0)?, attempts: row.get(1)? })
+    })
+}
+
+fn edits(connection: &Connection) -> rusqlite::Result<Vec<EditFact>> {
+    let sql = "SELECT command_id, edit, payload FROM command_edits ORDER BY 1, 2";
+    all(connection, sql, |row| {
+        Ok(EditFact { command: id(row, 0)?, edit: row.get(1)?, payload: row.get(2)? })
+    })
 }
 
 fn all<T>(

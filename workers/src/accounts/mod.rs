@@ -27,11 +27,6 @@ pub fn service() -> Result<Service, BuildError> {
     builder().build()
 }
 
-/// The same, with commands that do harm.
-pub fn service_with_faults() -> Result<Service, BuildError> {
-    builder().aggregate::<crate::faults::Fault>().build()
-}
-
-fn builder() -> ServiceBuilder {
+pub(crate) fn builder() -> ServiceBuilder {
     Service::builder().aggregate::<Account>().projection(Balances).projection(Statements)
 }

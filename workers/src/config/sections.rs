@@ -194,4 +194,6 @@ pub struct Membership {
 pub struct BankConfig {
     /// Whether there are commands that do harm.
     pub fault_injection: bool,
+    /// Whether the view `drills` applies poisoned events.
+    pub cured: bool,
 }

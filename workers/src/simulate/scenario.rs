@@ -10,10 +10,15 @@ use adjutant::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::accounts::{Account, AccountEvent, Balances, Statements};
+use crate::{
+    accounts::{Account, AccountEvent, Balances, Statements},
+    drill::{Drill, Drills},
+};
 
 /// Few, so that commands meet.
 const ACCOUNTS: u64 = 12;
+/// Few, so that tasks meet.
+const DRILLS: u64 = 4;
 
 /// Clients of a bank.
 #[derive(Default)]
@@ -25,9 +30,11 @@ impl Scenario for Bank {
     fn service(&self) -> Service {
         let service = Service::builder()
             .aggregate::<Account>()
+            .aggregate::<Drill>()
             .projection(Balances)
             .projection(Statements)
             .projection(Turnover)
+            .projection(Drills { cured: false })
             .build();
         match service {
             Ok(service) => service,
@@ -38,6 +45,9 @@ impl Scenario for Bank {
 
     fn command(&mut self, dice: &mut Dice) -> Value {
         self.commands += 1;
+        if self.commands > ACCOUNTS && dice.happens(2_000) {
+            return drill(dice);
+        }
         let account =
             if self.commands <= ACCOUNTS { self.commands } else { 1 + dice.below(ACCOUNTS) };
         let (kind, payload) = if self.commands <= ACCOUNTS {
@@ -90,6 +100,22 @@ impl Scenario for Bank {
         }
         violations
     }
+}
+
+/// A task that may fail.
+fn drill(dice: &mut Dice) -> Value {
+    let (fails, fatal) = match dice.below(100) {
+        0..60 => (0, false),
+        60..82 => (1 + dice.below(3), false),
+        // More often than it is tried.
+        82..92 => (4 + dice.below(6), false),
+        _ => (0, true),
+    };
+    json!({
+        "type": if dice.happens(6_000) { "drill.run_in_order" } else { "drill.run" },
+        "stream": format!("drill/{}", 1 + dice.below(DRILLS)),
+        "payload": { "fails": fails, "fatal": fatal },
+    })
 }
 
 /// What all commands that succeeded paid in and out.

@@ -47,7 +47,7 @@ async fn one_aborting_command_inside_a_batch_of_100_is_the_only_dead_one() {
     running.stop().await;
     let mut lines: Vec<String> = (0..99).map(|line| deposit(line % 10)).collect();
     let abort = Uuid::now_v7();
-    let line = json!({ "id": abort, "type": "fault.abort", "stream": "fault/x", "payload": {} });
+    let line = json!({ "id": abort, "type": "drill.run", "stream": "drill/x", "payload": { "aborts": true } });
     lines.insert(50, line.to_string());
     assert_eq!(Api(front.api()).batch(&lines).await.len(), 100);
     let mut look = site.look().await;
@@ -120,7 +120,7 @@ async fn kills_without_poison_give_no_dead_letter() {
 async fn faults_cannot_be_injected_unless_that_is_switched_on() {
     let site = Site::with_partitions(1).await;
     let front = site.launch("ingress").start().await;
-    let body = json!({ "type": "fault.abort", "stream": "fault/x", "payload": {} });
+    let body = json!({ "type": "drill.run", "stream": "drill/x", "payload": { "aborts": true } });
     let answer = Api(front.api()).request("POST", "/v1/commands", &[], &body).await;
     assert_eq!(answer.status, 422, "{}", answer.body);
     assert_eq!(answer.json()["code"], "unknown_command_type");
