@@ -310,26 +310,22 @@ fn describe(letter: &Value) -> String {
         ("event", json_of(&letter["event"])),
     ]);
     let each = |name: &str| letter[name].as_array().into_iter().flatten();
-    for it in each("attempt_history") {
-        let error = &it["error"];
-        shown.push_str(&format!(
-            "\nattempt {}  {}  {}: {}",
-            plain(&it["attempt"]),
-            plain(&it["failed_at"]),
-            plain(&error["code"]),
-            plain(&error["message"]),
-        ));
-    }
-    for it in each("past_outcomes") {
-        let (died, back) = (plain(&it["completed_at"]), plain(&it["taken_back_at"]));
-        shown.push_str(&format!("\ndied {died}, retried {back}"));
-    }
-    for it in each("audit") {
+    let attempts = each("attempt_history").map(|it| {
+        let (attempt, at) = (plain(&it["attempt"]), plain(&it["failed_at"]));
+        let (code, message) = (plain(&it["error"]["code"]), plain(&it["error"]["message"]));
+        format!("attempt {attempt}  {at}  {code}: {message}")
+    });
+    let past = each("past_outcomes").map(|it| {
+        format!("died {}, retried {}", plain(&it["completed_at"]), plain(&it["taken_back_at"]))
+    });
+    let audit = each("audit").map(|it| {
         let (at, action, who) = (plain(&it["at"]), plain(&it["action"]), plain(&it["who"]));
-        shown.push_str(&format!("\n{at}  {action} by {who}"));
-        if let Some(reason) = it["reason"].as_str() {
-            shown.push_str(&format!(": {reason}"));
-        }
+        let reason = it["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("{at}  {action} by {who}{reason}")
+    });
+    for line in attempts.chain(past).chain(audit) {
+        shown.push('\n');
+        shown.push_str(&line);
     }
     shown
 }

@@ -51,15 +51,16 @@ async fn bury(site: &Site<'_>, target: &Target, letters: u64) -> Result<(), Benc
     let mut connection = Connection::new(target);
     let uri = Uri::from_static("/v1/commands/batch");
     for batch in 0..letters.div_ceil(LINES) {
-        let lines: String = (batch * LINES..letters.min((batch + 1) * LINES))
-            .map(|n| {
-                let stream = format!("account/dead-{}", n % 10_000);
-                let payload = json!({ "amount": 1 });
-                let command =
-                    json!({ "type": "account.deposit", "stream": stream, "payload": payload });
-                format!("{command}\n")
-            })
-            .collect();
+        let mut lines = Vec::new();
+        for n in batch * LINES..letters.min((batch + 1) * LINES) {
+            let command = json!({
+                "type": "account.deposit",
+                "stream": format!("account/dead-{}", n % 10_000),
+                "payload": { "amount": 1 },
+            });
+            lines.extend_from_slice(command.to_string().as_bytes());
+            lines.push(b'\n');
+        }
         let answer = connection.post(&uri, "application/x-ndjson", Bytes::from(lines)).await;
         let answer = answer.map_err(LoadError::from)?;
         if !answer.status.is_success() {
