@@ -153,6 +153,8 @@ async fn a_view_can_be_read_at_a_position() {
         api.signals.checkpoints_moved(vec![moved]);
     });
     assert_eq!(answer.status, 200);
+    let group = GroupName::projection("balances");
+    api.store.inside().checkpoints.insert(group, vec![Offset(7); 8]);
     api.store.inside().parked.push(parked_key("account/a"));
     assert_eq!(at("at=1:4").await.problem(), (504, "parked".into()));
     assert_eq!(at("at=1:7&wait=10").await.problem(), (504, "parked".into()), "without waiting");
