@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// How long a run may take on a busy machine, the start of two services included.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A run of `bank chaos`; told to stop when dropped.
 struct Run {
@@ -105,7 +105,7 @@ fn processes_of(directory: &Path) -> Vec<u32> {
 #[tokio::test]
 async fn nothing_is_lost_repeated_or_reordered_whatever_fails() {
     let mut run = Run::start(
-        "--minutes 2 --seed 4 --at-least 1 --until-enough
+        "--minutes 2 --seed 4 --at-least 1 --until-enough --together 100
          --fault kill-ingress,kill-relay,kill-command-worker,kill-projection-worker
          --fault pause-command-worker,rabbitmq-kill,postgres-immediate-restart
          --fault postgres-backends-terminated,postgres-road-half-open,rabbitmq-road-reset
