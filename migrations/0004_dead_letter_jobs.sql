@@ -133,8 +133,11 @@ BEGIN
           FROM owed o ORDER BY o.i),
     stepped AS (
         UPDATE adjutant.dead_letter_jobs j
-           SET done = j.done + (SELECT count(*) FROM owed),
-               failed = j.failed + cardinality(p_ids) - (SELECT count(*) FROM owed),
+           -- Replays of parked keys are asked for by the caller.
+           SET done = j.done + (SELECT count(*) FROM owed)
+                    + (SELECT count(*) FROM found WHERE is_first AND kind <> 1 AND state = 1),
+               failed = j.failed + cardinality(p_ids) - (SELECT count(*) FROM owed)
+                    - (SELECT count(*) FROM found WHERE is_first AND kind <> 1 AND state = 1),
                cursor = p_cursor, heartbeat_at = v_now,
                -- A step that did nothing was no canary: the next one is.
                canary_commands = COALESCE(
@@ -192,8 +195,10 @@ BEGIN
         SELECT v_now, t.id, 'discard', p_who, p_reason, p_job FROM taken t ORDER BY t.i),
     stepped AS (
         UPDATE adjutant.dead_letter_jobs j
-           SET done = j.done + (SELECT count(*) FROM taken),
-               failed = j.failed + cardinality(p_ids) - (SELECT count(*) FROM taken),
+           SET done = j.done + (SELECT count(*) FROM taken)
+                    + (SELECT count(*) FROM found WHERE is_first AND kind <> 1 AND state = 1),
+               failed = j.failed + cardinality(p_ids) - (SELECT count(*) FROM taken)
+                    - (SELECT count(*) FROM found WHERE is_first AND kind <> 1 AND state = 1),
                cursor = p_cursor, heartbeat_at = v_now
          WHERE j.id = p_job)
     SELECT a.i,

@@ -13,7 +13,7 @@ CREATE TABLE adjutant.retention (
 CREATE INDEX dead_letters_to_remove ON adjutant.dead_letters (state_at) WHERE state IN (3, 4);
 CREATE INDEX dead_letters_unended_of_command ON adjutant.dead_letters (partition, command_id)
  WHERE state IN (1, 2);
-CREATE INDEX dead_letters_open ON adjutant.dead_letters (fingerprint) WHERE state = 1;
+CREATE INDEX dead_letters_open_by_cause ON adjutant.dead_letters (fingerprint) WHERE state = 1;
 
 -- What is not as it should be, or was not: one row a condition and its subject.
 CREATE TABLE adjutant.conditions (

@@ -10,7 +10,7 @@ CREATE TABLE retention (
 CREATE INDEX dead_letters_to_remove ON dead_letters (state_at) WHERE state IN (3, 4);
 CREATE INDEX dead_letters_unended_of_command ON dead_letters (partition, command_id)
  WHERE state IN (1, 2);
-CREATE INDEX dead_letters_open ON dead_letters (fingerprint) WHERE state = 1;
+CREATE INDEX dead_letters_open_by_cause ON dead_letters (fingerprint) WHERE state = 1;
 
 -- What is not as it should be, or was not: one row a condition and its subject.
 CREATE TABLE conditions (

@@ -4,7 +4,7 @@
 use super::{DeadLetterId, DeadLetterKind};
 use crate::{
     observe::names,
-    store::{Acted, ActedBy, RetryRequest, Store, StoreError},
+    store::{Acted, ActedBy, Replay, ReplayAsked, RetryRequest, Store, StoreError},
 };
 
 /// What is asked for of a dead letter.
@@ -24,7 +24,7 @@ pub(crate) async fn retry(
 ) -> Result<Vec<Acted>, StoreError> {
     let acted = store.retry_dead_commands(requests, by).await?;
     let ids = requests.iter().map(|request| request.id);
-    Ok(counted(Asked::Retry, ids.zip(acted), by))
+    complete(store, Asked::Retry, ids.zip(acted), by).await
 }
 
 /// Gives dead letters up; answers in the order of the ids.
@@ -34,32 +34,57 @@ pub(crate) async fn discard(
     by: &ActedBy,
 ) -> Result<Vec<Acted>, StoreError> {
     let acted = store.discard_dead_letters(ids, by).await?;
-    Ok(counted(Asked::Discard, ids.iter().copied().zip(acted), by))
+    complete(store, Asked::Discard, ids.iter().copied().zip(acted), by).await
 }
 
-fn counted(
+/// Sends what is asked for of parked keys to their groups, and counts what was done.
+async fn complete(
+    store: &dyn Store,
     asked: Asked,
     acted: impl Iterator<Item = (DeadLetterId, Acted)>,
     by: &ActedBy,
-) -> Vec<Acted> {
-    let (mut commands, mut answers) = (0, Vec::new());
+) -> Result<Vec<Acted>, StoreError> {
+    let (mut commands, mut keys, mut answers) = (0, 0, Vec::new());
     for (id, answer) in acted {
         commands += u64::from(answer == Acted::Done);
-        let is_key = answer == Acted::ParkedKey;
-        answers.push(if is_key { ask_for_replay(id, asked, by) } else { answer });
+        answers.push(match answer {
+            Acted::ParkedKey => {
+                let answer = ask_for_replay(store, id, asked, by).await?;
+                keys += u64::from(answer == Acted::Done);
+                answer
+            }
+            answer => answer,
+        });
     }
     let name = match asked {
         Asked::Retry => names::DEAD_LETTERS_RETRIED_TOTAL,
         Asked::Discard => names::DEAD_LETTERS_DISCARDED_TOTAL,
     };
-    let kind = DeadLetterKind::Command.as_str();
-    metrics::counter!(name, "kind" => kind).increment(commands);
-    answers
+    for (kind, count) in [(DeadLetterKind::Command, commands), (DeadLetterKind::ParkedKey, keys)] {
+        metrics::counter!(name, "kind" => kind.as_str()).increment(count);
+    }
+    Ok(answers)
 }
 
-/// The one place where what is asked for of a parked key goes to its group. No group takes it in this
-/// release: [`Acted::ParkedKey`] says so to the caller.
-fn ask_for_replay(id: DeadLetterId, asked: Asked, by: &ActedBy) -> Acted {
-    tracing::debug!(%id, ?asked, who = by.who, "a parked key cannot be acted on yet");
-    Acted::ParkedKey
+/// The one place where what is asked for of a parked key goes to its group. In a job, a process that
+/// dies before this leaves the letter open, though the job has passed it: it can be asked for again.
+async fn ask_for_replay(
+    store: &dyn Store,
+    id: DeadLetterId,
+    asked: Asked,
+    by: &ActedBy,
+) -> Result<Acted, StoreError> {
+    let replay = match asked {
+        Asked::Retry => Replay::Retry,
+        Asked::Discard => Replay::Discard,
+    };
+    let answer = store.ask_for_replay(id, replay, &by.who, by.reason.as_deref()).await?;
+    Ok(match answer {
+        ReplayAsked::Accepted => Acted::Done,
+        ReplayAsked::AlreadyAsked => match store.dead_letter(id).await? {
+            Some(found) => Acted::NotOpen(found.letter.state),
+            None => Acted::NotFound,
+        },
+        ReplayAsked::NotFound => Acted::NothingToRetry,
+    })
 }

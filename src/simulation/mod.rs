@@ -37,7 +37,9 @@ pub use history::simulate;
 #[cfg(feature = "planted-bugs")]
 pub use crate::planted::{Bug, Planted};
 pub use crate::store::sqlite::evidence::{
-    AttemptFact, AuditFact, CheckpointFact, CommandFact, DeadLetterFact, DiscardFact, DocumentFact, EditFact, EventFact, Evidence, HoldFact, LogFact, OutcomeFact, ParkedFact, PastOutcomeFact, ReferenceFact,
+    AttemptFact, AuditFact, CheckpointFact, CommandFact, DeadLetterFact, DiscardFact, DocumentFact,
+    EditFact, EventFact, Evidence, HoldFact, LogFact, OutcomeFact, ParkedFact, PastOutcomeFact,
+    ReferenceFact,
 };
 use crate::{domain::Service, store::StoreError};
 

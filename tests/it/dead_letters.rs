@@ -253,7 +253,11 @@ async fn a_dead_letter_is_acted_on_once_and_bad_input_changes_nothing() {
     assert_eq!(answer.problem(), (409, "nothing_to_retry".into()));
     for action in ["retry", "discard"] {
         let answer = desk.post(&of(&parked, action), &json!({ "reason": "because" })).await;
-        assert_eq!(answer.problem(), (409, "not_available".into()), "{action}");
+        assert_eq!(
+            answer.problem(),
+            (409, "nothing_to_retry".into()),
+            "no key is parked: {action}"
+        );
     }
     let edited = json!({ "payload": { "amount": 1 } });
     assert_eq!(desk.post(&of(&parked, "retry"), &edited).await.problem().0, 422);

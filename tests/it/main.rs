@@ -25,8 +25,6 @@ mod main_path;
 mod notification;
 mod parking;
 mod readme;
-mod readme;
-mod releases;
 mod releases;
 mod retries;
 mod self_healing;

@@ -12,8 +12,7 @@ use adjutant::{
 use crate::{
     accounts,
     config::{Config, Place},
-    drill,
-    settings, welcome,
+    drill, settings, welcome,
 };
 
 /// Why the service does not run (any more).

@@ -57,7 +57,7 @@ pub(super) struct DiscardBody {
         (status = 202, description = "It is due now; its command will end again", body = LetterResource<'static>),
         (status = 400, description = "Not JSON, unknown field, wrong type", body = super::openapi::ProblemBody),
         (status = 404, description = "There is no such dead letter", body = super::openapi::ProblemBody),
-        (status = 409, description = "`already_retried`, `already_discarded`, `nothing_to_retry`; `not_available` for parked keys", body = super::openapi::ProblemBody),
+        (status = 409, description = "`already_retried`, `already_discarded`, `nothing_to_retry`", body = super::openapi::ProblemBody),
         (status = 422, description = "The corrected payload breaks its rules", body = super::openapi::ProblemBody),
         (status = 503, description = "`action_unknown`: ask again, nothing is done twice", body = super::openapi::ProblemBody),
     )
@@ -90,7 +90,7 @@ pub(super) async fn retry(
         (status = 200, description = "It is discarded", body = LetterResource<'static>),
         (status = 400, description = "Not JSON, unknown field, wrong type", body = super::openapi::ProblemBody),
         (status = 404, description = "There is no such dead letter", body = super::openapi::ProblemBody),
-        (status = 409, description = "`already_retried`, `already_discarded`; `not_available` for parked keys", body = super::openapi::ProblemBody),
+        (status = 409, description = "`already_retried`, `already_discarded`", body = super::openapi::ProblemBody),
         (status = 422, description = "There is no reason", body = super::openapi::ProblemBody),
         (status = 503, description = "`action_unknown`: ask again, nothing is done twice", body = super::openapi::ProblemBody),
     )
@@ -191,8 +191,8 @@ async fn answer(
         Some(Acted::NotFound) => return Err(not_found(id)),
         Some(Acted::NotOpen(state)) => return Err(taken(id, *state)),
         Some(Acted::ParkedKey) => {
-            let detail = "acting on a parked key is not available in this release";
-            return Err(Problem { status: 409, ..Problem::new(ProblemCode::NotAvailable, detail) });
+            let detail = "its group was not asked to replay it";
+            return Err(Problem::new(ProblemCode::Internal, detail));
         }
         Some(Acted::NothingToRetry) => {
             let detail = "its command is not dead any more, or not kept any more";

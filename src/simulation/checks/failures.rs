@@ -70,9 +70,10 @@ fn actions(evidence: &Evidence, heard: &Heard, violations: &mut Vec<String>) {
         let actions = acted.get(&letter.id).map(Vec::as_slice).unwrap_or_default();
         let fits = match (letter.state, actions) {
             (1, []) => true,
-            (2 | 3, [action]) => action.action.starts_with("retry"),
-            // A parked key is discarded event by event: its replay resolves it.
-            (3 | 4, [action]) => action.action == "discard",
+            (3, [action]) => action.action.starts_with("retry"),
+            (4, [action]) => action.action == "discard",
+            // Said below.
+            (2, [_]) => true,
             _ => false,
         };
         if !fits {

@@ -27,8 +27,8 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
         ended.sort_by_key(|(offset, _)| *offset);
         for pair in ended.windows(2) {
             let [(before, earlier), (after, later)] = pair else { continue };
-            let in_order = earlier.version <= later.version
-                && earlier.completed_at <= later.completed_at;
+            let in_order =
+                earlier.version <= later.version && earlier.completed_at <= later.completed_at;
             if !in_order {
                 violations.push(format!(
                     "{stream}: strict command {} (first entry {after}) ended before {} (first \

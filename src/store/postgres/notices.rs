@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Served by dead_letters_open.
+/// Served by dead_letters_open_by_cause.
 const DEAD_LETTER_COUNTS: &str = "
     SELECT o.fingerprint, count(*), min(o.group_name), COALESCE(min(o.code), '')
       FROM (SELECT fingerprint, group_name, error->>'code' AS code FROM adjutant.dead_letters

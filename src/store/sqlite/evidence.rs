@@ -498,9 +498,7 @@ fn audit(connection: &Connection) -> rusqlite::Result<Vec<AuditFact>> {
 
 fn past_outcomes(connection: &Connection) -> rusqlite::Result<Vec<PastOutcomeFact>> {
     let sql = "SELECT command_id, attempts FROM past_outcomes ORDER BY 1, 2";
-    all(connection, sql, |row| {
-        Ok(PastOutcomeFact { command: id(row, 0)?, attempts: row.get(1)? })
-    })
+    all(connection, sql, |row| Ok(PastOutcomeFact { command: id(row, 0)?, attempts: row.get(1)? }))
 }
 
 fn edits(connection: &Connection) -> rusqlite::Result<Vec<EditFact>> {

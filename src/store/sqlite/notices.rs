@@ -29,7 +29,7 @@ use crate::{
 const TIME: &[FormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
-/// Served by dead_letters_open.
+/// Served by dead_letters_open_by_cause.
 const DEAD_LETTER_COUNTS: &str = "
     SELECT fingerprint, count(*), min(group_name), COALESCE(min(code), '')
       FROM (SELECT fingerprint, group_name, error ->> 'code' AS code FROM dead_letters

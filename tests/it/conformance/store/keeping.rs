@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use adjutant::{
-    message::{CommandId, GroupName, LogId, Offset, Partition, StreamId},
+    message::{Attempt, CommandId, GroupName, LogId, Offset, Partition, StreamId},
     store::{
         Accepted, CheckpointMove, CommandCommit, Entry, ForeignMessage, Leftover, LogKind,
         NewCommand, SetAside, Store, ViewCommit,
@@ -46,8 +46,15 @@ async fn finish(store: &Arc<dyn Store>, from: i64, to: i64) {
 }
 
 async fn put_aside(store: &Arc<dyn Store>, command: CommandId, delay_ms: i64) {
-    let aside =
-        SetAside { command_id: command, partition: ONLY, delay_ms, reason: "type_unknown_here" };
+    let aside = SetAside {
+        command_id: command,
+        partition: ONLY,
+        delay_ms,
+        reason: "type_unknown_here",
+        attempt: Attempt::FIRST,
+        first_offset: None,
+        edit: 0,
+    };
     let commit = CommandCommit { set_aside: vec![aside], ..CommandCommit::default() };
     store.commit_commands(commit).await.expect("set aside");
 }
@@ -210,7 +217,13 @@ pub async fn outbox_rows_go_when_every_group_has_finished_them(open: Open) {
         let (from, to) = (Offset(0), Offset(1));
         let moved = CheckpointMove { group: group.clone(), partition: ONLY, from, to };
         let view = group.as_str().trim_start_matches("projection.").to_owned();
-        let commit = ViewCommit { view, documents: vec![], checkpoints: vec![moved] };
+        let commit = ViewCommit {
+            view,
+            documents: vec![],
+            checkpoints: vec![moved],
+            passed: vec![],
+            parked: vec![],
+        };
         store.commit_view(commit).await.expect("apply");
     };
     assert_eq!(remove().await, 0);

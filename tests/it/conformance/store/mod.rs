@@ -10,8 +10,6 @@ mod keeping;
 mod letter_jobs;
 mod letters;
 mod look;
-mod look;
-mod membership;
 mod membership;
 mod noticing;
 mod parking;

@@ -1,7 +1,7 @@
 //! The outbox: written with what it tells, read from an exact bound, and cleared.
 
 use adjutant::{
-    message::{Offset, Partition, Route},
+    message::{Attempt, Offset, Partition, Route},
     store::{CommandCommit, LogKind, RejectedMessage, SetAside, Store},
 };
 
@@ -132,8 +132,15 @@ pub async fn a_schedule_row_of_a_command_that_ended_runs_nothing(open: Open) {
     store.accept(vec![ended.clone(), waiting.clone()]).await.expect("accept");
     let mut commit = appended(store, "a", 1);
     let partition = commit.events[0].partition;
-    let aside =
-        |command_id| SetAside { command_id, partition, delay_ms: 0, reason: "type_unknown_here" };
+    let aside = |command_id| SetAside {
+        command_id,
+        partition,
+        delay_ms: 0,
+        reason: "type_unknown_here",
+        attempt: Attempt::FIRST,
+        first_offset: None,
+        edit: 0,
+    };
     let set_aside = vec![aside(ended.id), aside(waiting.id)];
     let both = CommandCommit { set_aside, ..CommandCommit::default() };
     store.commit_commands(both).await.expect("set aside");

@@ -167,9 +167,6 @@ async fn a_file_that_cannot_be_used_is_refused_with_what_to_do() {
         bytes[60..64].copy_from_slice(&version.to_be_bytes());
         std::fs::write(&path, bytes).expect("write");
     };
-    let newest = u32::from_be_bytes(
-        std::fs::read(&path).expect("read")[60..64].try_into().expect("four bytes"),
-    );
     set_version(99);
     let text = refused(with_three());
     assert!(text.contains("schema 99") && text.contains("newer release"), "{text}");
