@@ -6,12 +6,14 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Dice, Evidence, History, Scenario, SimulationError, SimulationSettings,
     checks::{self, Heard},
     client::{Clients, INTAKE, Memory, REPLIES},
     harm::{Harm, Target},
+    person::{self, Person},
     process::{Order, SimulatedProcess},
     world::{Clock, Gate, World},
 };
@@ -19,7 +21,7 @@ use crate::{
     broker::local::{LocalBroker, LocalSettings},
     chance::Seeded,
     domain::Service,
-    execute::ExecutorSettings,
+    execute::{ExecutorSettings, PerType, RetrySchedule},
     housekeeping::RetentionSettings,
     ingress::Validator,
     message::{LogId, PartitionCount},
@@ -34,7 +36,7 @@ use crate::{
 /// Few, so that commands share them.
 const PARTITIONS: i64 = 4;
 /// How long a healed service may take until everything is done, in simulated time.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -83,6 +85,18 @@ async fn run(
     let harm = Arc::new(Harm { world: world.clone(), targets });
     let harming = harm.clone();
     let harming = tokio::spawn(async move { harming.run().await });
+    let done = person::Done::default();
+    let people: Vec<_> = (0..person::PEOPLE)
+        .map(|i| {
+            let person = Person {
+                world: world.clone(),
+                scenario: scenario.clone(),
+                name: format!("person-{i}"),
+                done: done.clone(),
+            };
+            AbortOnDropHandle::new(tokio::spawn(person.work()))
+        })
+        .collect();
     let memory = send_all(&world, &scenario, &service, settings).await;
 
     world.disarm();
@@ -91,6 +105,14 @@ async fn run(
     harm.heal();
     if let Some(rest) = until_idle(&world, &service).await {
         violations.push(format!("stuck {PATIENCE:?} after everything was healed: {rest}"));
+    }
+    for person in people {
+        person.abort();
+        if let Err(error) = person.await
+            && !error.is_cancelled()
+        {
+            violations.push(format!("a person broke off: {error}"));
+        }
     }
     for target in &harm.targets {
         target.orders.send_replace(Order::End);
@@ -102,7 +124,8 @@ async fn run(
     let evidence = read(&world)?;
     let memory = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
     let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
-    let heard = Heard { memory, replies, dead_letters: dead_letters(&world), done: Vec::new() };
+    let done = std::mem::take(&mut *done.lock().unwrap_or_else(PoisonError::into_inner));
+    let heard = Heard { memory, replies, dead_letters: dead_letters(&world), done };
     violations.extend(checks::all(&service, &evidence, &heard));
     let scenario = scenario.lock().unwrap_or_else(PoisonError::into_inner);
     violations.extend(scenario.check(&evidence));
@@ -154,7 +177,15 @@ fn build_world(dice: Dice, prints: bool) -> Result<World, SimulationError> {
 /// Small enough for everything to happen in a short history.
 fn process_settings() -> ProcessSettings {
     ProcessSettings {
-        executor: ExecutorSettings { snapshot_every: 5, ..ExecutorSettings::default() },
+        executor: ExecutorSettings {
+            snapshot_every: 5,
+            retry: PerType::all(RetrySchedule {
+                immediate: 1,
+                delays: [200, 1_000, 3_000].map(Duration::from_millis).into(),
+                jitter: 0.2,
+            }),
+            ..ExecutorSettings::default()
+        },
         relay: RelaySettings { page_rows: 8, ..RelaySettings::default() },
         // A history is shorter than anything is kept.
         retention: RetentionSettings::off(),
@@ -253,6 +284,10 @@ fn rest(world: &World, service: &Service, evidence: &Evidence) -> Option<String>
             world.clock.jump(ahead);
         }
         return Some(format!("{} commands wait for their time", evidence.due.len()));
+    }
+    let left = evidence.dead_letters.iter().filter(|letter| matches!(letter.state, 1 | 2)).count();
+    if left > 0 {
+        return Some(format!("{left} dead letters are open or retried"));
     }
     if evidence.outbox_rows > 0 {
         return Some(format!("{} rows are left in the outbox", evidence.outbox_rows));

@@ -21,6 +21,7 @@ mod dice;
 mod faults;
 mod harm;
 mod history;
+mod person;
 mod process;
 mod store;
 mod trace;
@@ -51,6 +52,10 @@ pub trait Scenario: Send {
     /// A command as a client would write it for `POST /v1/commands`: `type`, `stream`, `payload`,
     /// perhaps `expected_version`. Id and time are the simulation's business.
     fn command(&mut self, dice: &mut Dice) -> Value;
+
+    /// A payload with which a command of this type succeeds, for people who correct a dead one; `None`:
+    /// they do not know one.
+    fn correct(&self, command_type: &str) -> Option<Value>;
 
     /// What the domain itself demands of the end of a history, besides the laws: each sentence is a
     /// violation.

@@ -23,6 +23,9 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
     }
     let outcomes: BTreeMap<Uuid, _> = evidence.outcomes.iter().map(|it| (it.command, it)).collect();
     let commands: BTreeMap<Uuid, _> = evidence.commands.iter().map(|it| (it.id, it)).collect();
+    // The newest correction is what was executed last.
+    let edits: BTreeMap<Uuid, &str> =
+        evidence.edits.iter().map(|it| (it.command, it.payload.as_str())).collect();
     let mut reached: BTreeMap<&str, i64> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
     for entry in &evidence.command_log {
@@ -44,7 +47,8 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
         }
         *reached = outcome.version;
         let events = streams.get(command.stream.as_str()).map_or(&[][..], Vec::as_slice);
-        if let Err(violation) = decide_again(service, command, outcome, events) {
+        let payload = edits.get(&command.id).copied().unwrap_or(&command.payload);
+        if let Err(violation) = decide_again(service, command, payload, outcome, events) {
             violations.push(format!("{} on {}: {violation}", command.id, command.stream));
         }
     }
@@ -53,6 +57,7 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
 fn decide_again(
     service: &Service,
     command: &CommandFact,
+    payload: &str,
     outcome: &OutcomeFact,
     events: &[&EventFact],
 ) -> Result<(), String> {
@@ -64,9 +69,9 @@ fn decide_again(
     let state = fold(aggregate.as_ref(), events, before)?;
     if let Some(conflict) = version_conflict(command.expected_version.map(Version), Version(before))
     {
-        return must_be_rejected(before, &conflict, outcome);
+        return must_be(2, before, &conflict, outcome);
     }
-    let (envelope, context) = surroundings(command, outcome, before)?;
+    let (envelope, context) = surroundings(command, payload, outcome, before)?;
     match aggregate.decide(&state, &envelope, &context) {
         Ok(decided) => {
             let theirs: Vec<_> = decided.events.iter().map(|it| it.data.as_str()).collect();
@@ -84,17 +89,28 @@ fn decide_again(
             }
             Ok(())
         }
-        Err(CommandFailure::Rejected(failure)) => must_be_rejected(before, &failure, outcome),
+        Err(CommandFailure::Rejected(failure)) => must_be(2, before, &failure, outcome),
+        Err(CommandFailure::Retryable(failure) | CommandFailure::Broken(failure)) => {
+            must_be(3, before, &failure, outcome)
+        }
         Err(other) => Err(format!("it cannot be decided again: {other:?}")),
     }
 }
 
-fn must_be_rejected(before: i64, failure: &Failure, outcome: &OutcomeFact) -> Result<(), String> {
+/// 2: rejected; 3: dead.
+fn must_be(
+    status: i16,
+    before: i64,
+    failure: &Failure,
+    outcome: &OutcomeFact,
+) -> Result<(), String> {
     let told = outcome.error.as_deref().and_then(|error| serde_json::from_str(error).ok());
-    if outcome.status == 2 && told.as_ref() == Some(failure) {
+    if outcome.status == status && told.as_ref() == Some(failure) {
         return Ok(());
     }
-    Err(format!("at version {before} it must be rejected as {failure:?}: {outcome:?}"))
+    Err(format!(
+        "at version {before} it must end with status {status} and {failure:?}: {outcome:?}"
+    ))
 }
 
 fn fold(
@@ -117,6 +133,7 @@ fn fold(
 
 fn surroundings(
     command: &CommandFact,
+    payload: &str,
     outcome: &OutcomeFact,
     before: i64,
 ) -> Result<(CommandEnvelope, Context), String> {
@@ -133,12 +150,13 @@ fn surroundings(
         id,
         Metadata::default(),
         time(outcome.completed_at)?,
-    );
+    )
+    .at_attempt(Attempt(outcome.attempts));
     let envelope = CommandEnvelope {
         id,
         command_type: command.command_type.clone(),
         stream,
-        payload: RawJson::from_trusted(command.payload.clone()),
+        payload: RawJson::from_trusted(payload.to_owned()),
         metadata: Metadata::default(),
         expected_version: command.expected_version.map(Version),
         reply_to: None,

@@ -39,7 +39,10 @@ impl Projection for Drills {
     ) -> Result<(), ProjectionError> {
         let Some(DrillEvent::Ran(ran)) = event.get::<DrillEvent>() else { return Ok(()) };
         if ran.poisons && !self.cured {
-            return Err(ProjectionError(format!("task {} of {key} is poisoned", ran.number)));
+            return Err(ProjectionError::fatal(format!(
+                "task {} of {key} is poisoned",
+                ran.number
+            )));
         }
         view.get_or_insert_default().runs += 1;
         Ok(())

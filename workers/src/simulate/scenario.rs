@@ -75,6 +75,10 @@ impl Scenario for Bank {
         draft
     }
 
+    fn correct(&self, command_type: &str) -> Option<Value> {
+        command_type.starts_with("drill.").then(|| json!({}))
+    }
+
     fn check(&self, evidence: &Evidence) -> Vec<String> {
         let mut violations = Vec::new();
         let expected = moved(evidence);
@@ -114,7 +118,7 @@ fn drill(dice: &mut Dice) -> Value {
     json!({
         "type": if dice.happens(6_000) { "drill.run_in_order" } else { "drill.run" },
         "stream": format!("drill/{}", 1 + dice.below(DRILLS)),
-        "payload": { "fails": fails, "fatal": fatal },
+        "payload": { "fails": fails, "fatal": fatal, "poisons": dice.happens(400) },
     })
 }
 
