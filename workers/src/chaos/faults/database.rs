@@ -12,7 +12,7 @@ pub(super) async fn restart(postgres: &Postgres, draw: &mut Draw) -> Result<Stri
 }
 
 /// Ends every session of the service, and those that take their places, a few times.
-pub(crate) async fn terminate(postgres: &Postgres, draw: &mut Draw) -> Result<String, ChaosError> {
+pub(super) async fn terminate(postgres: &Postgres, draw: &mut Draw) -> Result<String, ChaosError> {
     let (times, mut ended) = (2 + draw.below(3), 0);
     for _ in 0..times {
         ended += postgres.terminate_backends().await?;
