@@ -11,8 +11,12 @@ pub(super) async fn restart(postgres: &Postgres, draw: &mut Draw) -> Result<Stri
     Ok(format!("away for {absence:?}"))
 }
 
-/// Ends every session of the service.
-pub(super) async fn terminate(postgres: &Postgres) -> Result<String, ChaosError> {
-    let ended = postgres.terminate_backends().await?;
-    Ok(format!("{ended} sessions"))
+/// Ends every session of the service, and those that take their places, a few times.
+pub(super) async fn terminate(postgres: &Postgres, draw: &mut Draw) -> Result<String, ChaosError> {
+    let (times, mut ended) = (2 + draw.below(3), 0);
+    for _ in 0..times {
+        ended += postgres.terminate_backends().await?;
+        tokio::time::sleep(draw.millis(100..400)).await;
+    }
+    Ok(format!("{ended} sessions, {times} times"))
 }

@@ -63,7 +63,7 @@ impl Site<'_> {
             Class::BrokerKill => broker::kill(self.rabbit, draw).await,
             Class::BrokerAlarm => broker::alarm(self.rabbit, draw).await,
             Class::DatabaseRestart => database::restart(self.postgres, draw).await,
-            Class::BackendsTerminated => database::terminate(self.postgres).await,
+            Class::BackendsTerminated => database::terminate(self.postgres, draw).await,
             Class::DatabaseRoad(trouble) => {
                 road::trouble(self.fleet, trouble, |slot| &slot.database, draw).await
             }
