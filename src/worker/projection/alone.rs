@@ -9,7 +9,7 @@ use super::{
 use crate::{
     execute::RunEnd,
     message::{Offset, Position},
-    store::{Fence, StoreError},
+    store::{Entry, Fence, StoreError},
 };
 
 impl ProjectionHandler {
@@ -33,7 +33,7 @@ impl ProjectionHandler {
                 Ok(true) => {
                     run.checkpoint = run.checkpoint.plus(taken);
                     run.entries = behind;
-                    let next = run.entries.first().map(|entry| entry.offset());
+                    let next = run.entries.first().map(Entry::offset);
                     split.went_on(next, run.entries.len());
                 }
                 Ok(false) => run.entries.extend(behind),

@@ -102,7 +102,7 @@ impl Folder {
             .collect();
         let only = terms.only.map(str::to_owned);
         let passed = passed.into_iter().collect();
-        Ok(Touched { keys, partitions, folds, passed, parked, only })
+        Ok(Touched { keys, partitions, passed, parked, folds, only })
     }
 
     /// The event, and the keys of its documents.
@@ -225,19 +225,18 @@ impl Folder {
         let key = &folding.row.key;
         let bad = |fault: Fault| fault.at(event.position);
         let blame = || Blame::Document(key.clone());
-        let document = match &mut folding.document {
-            Some(document) => document,
-            None => {
-                let read = || self.projection.read(folding.row.value.as_ref());
-                let read = catch_unwind(AssertUnwindSafe(read)).map_err(|panic| {
-                    bad(Fault::panicked(blame(), "reading the document", panic.as_ref()))
-                })?;
-                let read = read.map_err(|error| {
-                    let reason = format!("the document `{key}` cannot be read: {error}");
-                    bad(Fault::lasting(blame(), "document_unreadable", reason))
-                })?;
-                folding.document.insert(read)
-            }
+        let document = if let Some(document) = &mut folding.document {
+            document
+        } else {
+            let read = || self.projection.read(folding.row.value.as_ref());
+            let read = catch_unwind(AssertUnwindSafe(read)).map_err(|panic| {
+                bad(Fault::panicked(blame(), "reading the document", panic.as_ref()))
+            })?;
+            let read = read.map_err(|error| {
+                let reason = format!("the document `{key}` cannot be read: {error}");
+                bad(Fault::lasting(blame(), "document_unreadable", reason))
+            })?;
+            folding.document.insert(read)
         };
         let apply = || self.projection.apply(key, document, event);
         let applied = catch_unwind(AssertUnwindSafe(apply))

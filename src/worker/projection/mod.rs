@@ -143,7 +143,9 @@ impl ProjectionHandler {
                 // says whether this is the owner: it only has to look again.
                 Err(Trouble::Store(StoreError::Fenced(Fence::Parked))) if looks < MOST_LOOKS => {
                     looks += 1;
-                    runs.iter().for_each(|run| self.partition_starts(run.partition));
+                    for run in runs {
+                        self.partition_starts(run.partition);
+                    }
                 }
                 // After a lost reply to COMMIT the compare-and-set tells whether it took place.
                 Err(Trouble::Store(error)) => {
@@ -219,14 +221,12 @@ impl ProjectionHandler {
             Ok(folded)
         };
         let result = self.store.fold_shared(request, Box::new(fold)).await;
-        match failed {
-            Some(trouble) => Err(trouble),
-            None => {
-                result?;
-                self.tell_parked(&parked);
-                Ok(())
-            }
+        if let Some(trouble) = failed {
+            return Err(trouble);
         }
+        result?;
+        self.tell_parked(&parked);
+        Ok(())
     }
 
     /// Folds inside of a transaction of the store; what is wrong with the events goes around it.

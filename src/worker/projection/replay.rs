@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::Scope,
-    message::{Offset, Position},
+    message::{Offset, Position, Version},
     store::{
         DocumentRow, Entry, KeyScope, ParkedKey, ReplayProgress, ReplayStep, StoreError,
         WaitingEvent,
@@ -29,10 +29,13 @@ impl ProjectionHandler {
             let behind = events.split_off(split.take.min(events.len()));
             let taken = events.len();
             match self.replay(&key, &events, None).await {
-                Ok(ReplayProgress::Unparked) => return self.tell_unparked(&key),
+                Ok(ReplayProgress::Unparked) => {
+                    self.tell_unparked(&key);
+                    return Ok(());
+                }
                 Ok(ReplayProgress::Waiting) if behind.is_empty() => return Ok(()),
                 Ok(ReplayProgress::Waiting) => {
-                    self.go_on(&mut key, &events);
+                    go_on(&mut key, &events);
                     events = behind;
                     let next = events.first().map(|event| event.entry.offset);
                     split.went_on(next, events.len());
@@ -129,7 +132,7 @@ impl ProjectionHandler {
             documents: touched.keys.clone(),
             fed_by,
             finished: events.iter().map(position_of).collect(),
-            reached: self.reached(key, events),
+            reached: reached(key, events),
         };
         let (mut failed, mut parked) = (None, Vec::new());
         let fold = |rows: Vec<DocumentRow>| {
@@ -148,31 +151,31 @@ impl ProjectionHandler {
         Ok(progress)
     }
 
-    fn reached(&self, key: &ParkedKey, events: &[WaitingEvent]) -> crate::message::Version {
-        match key.name.scope {
-            KeyScope::Stream => {
-                events.last().map_or(key.cursor_version, |last| last.entry.event.version)
-            }
-            KeyScope::Document | KeyScope::Instance => key.cursor_version,
-        }
-    }
-
-    /// The key as the store has it after these events.
-    fn go_on(&self, key: &mut ParkedKey, events: &[WaitingEvent]) {
-        key.cursor_version = self.reached(key, events);
-        key.cursor = match key.name.scope {
-            KeyScope::Stream => events.last().map_or(key.cursor, |last| last.entry.offset.0),
-            KeyScope::Document | KeyScope::Instance => key.cursor + events.len() as i64,
-        };
-    }
-
-    fn tell_unparked(&self, key: &ParkedKey) -> Result<(), StoreError> {
+    fn tell_unparked(&self, key: &ParkedKey) {
         let (group, name) = (&self.folder.group, &key.name.key);
         tracing::info!(%group, key = name, dead_letter = %key.dead_letter, "the key has caught up");
         metrics::counter!("adjutant_keys_unparked_total", "group" => group.to_string())
             .increment(1);
-        Ok(())
     }
+}
+
+/// The version at a stream's cursor after these events.
+fn reached(key: &ParkedKey, events: &[WaitingEvent]) -> Version {
+    match key.name.scope {
+        KeyScope::Stream => {
+            events.last().map_or(key.cursor_version, |last| last.entry.event.version)
+        }
+        KeyScope::Document | KeyScope::Instance => key.cursor_version,
+    }
+}
+
+/// The key as the store has it after these events.
+fn go_on(key: &mut ParkedKey, events: &[WaitingEvent]) {
+    key.cursor_version = reached(key, events);
+    key.cursor = match key.name.scope {
+        KeyScope::Stream => events.last().map_or(key.cursor, |last| last.entry.offset.0),
+        KeyScope::Document | KeyScope::Instance => key.cursor + events.len() as i64,
+    };
 }
 
 fn position_of(event: &WaitingEvent) -> Position {
