@@ -27,15 +27,21 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
     let edits: BTreeMap<Uuid, &str> =
         evidence.edits.iter().map(|it| (it.command, it.payload.as_str())).collect();
     let mut reached: BTreeMap<&str, i64> = BTreeMap::new();
-    let mut seen = std::collections::BTreeSet::new();
+    // It ended at the last entry of its last try: before, it may have waited or been set aside.
+    let mut last: BTreeMap<Uuid, i64> = BTreeMap::new();
+    for entry in &evidence.command_log {
+        let ended = outcomes.get(&entry.command);
+        if ended.is_some_and(|outcome| outcome.attempts == entry.attempt) {
+            last.insert(entry.command, entry.offset);
+        }
+    }
     for entry in &evidence.command_log {
         let (Some(outcome), Some(command)) =
             (outcomes.get(&entry.command), commands.get(&entry.command))
         else {
             continue;
         };
-        // It ended at its last try; whoever comes again after that has been decided.
-        if entry.attempt != outcome.attempts || !seen.insert(entry.command) {
+        if last.get(&entry.command) != Some(&entry.offset) {
             continue;
         }
         let reached = reached.entry(&command.stream).or_default();
