@@ -207,8 +207,10 @@ async fn a_stream_that_feeds_several_documents_is_parked_as_a_whole() {
     let process = bed.start().await;
     bed.send(&process, &[("two", 1), ("two", 2)]).await;
     applied(&[("two/odd", (1, 1)), ("two/even", (1, 2))]).await;
-    bed.send(&process, &[("two", POISON), ("two", 3), ("one", 4)]).await;
+    // Alone, so that nothing but the document that fails is forgotten.
+    bed.send(&process, &[("two", POISON)]).await;
     let parked = bed.until_parked(&group, 1).await.remove(0);
+    bed.send(&process, &[("two", 3), ("one", 4)]).await;
     applied(&[("two/odd", (1, 1)), ("two/even", (1, 2)), ("one/even", (1, 4))]).await;
     bed.moods.heal();
     bed.ask(parked.dead_letter, Replay::Retry).await;
