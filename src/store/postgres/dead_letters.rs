@@ -43,17 +43,19 @@ macro_rules! columns {
 }
 
 macro_rules! walk {
-    ($served_by:literal) => {
+    ($in_bound:literal, $in_rows:literal) => {
         Walk {
             bound: concat!(
                 "SELECT d.id FROM adjutant.dead_letters d WHERE d.id < $1 AND ",
-                $served_by,
+                $in_bound,
                 " ORDER BY d.id DESC OFFSET $3 LIMIT 1"
             ),
             rows: concat!(
                 "SELECT ",
                 columns!(),
                 " FROM adjutant.dead_letters d WHERE d.id < $10 AND d.id >= $11 AND ",
+                $in_rows,
+                " AND ",
                 fits!(),
                 " ORDER BY d.id DESC LIMIT $12"
             ),
@@ -62,20 +64,21 @@ macro_rules! walk {
 }
 
 /// How a list is walked through, newest first: `bound` is the last row that the page looks at,
-/// `rows` are those down to it that fit. Both read the same range of one index.
+/// `rows` are those down to it that fit. Both read the same range of one index, which is named by a
+/// condition of its own: a plan that does not know the parameters finds no index by the filter's.
 struct Walk {
     bound: &'static str,
     rows: &'static str,
 }
 
 /// Served by dead_letters_of_key.
-const OF_KEY: Walk = walk!("d.key = $2");
+const OF_KEY: Walk = walk!("d.key = $2", "d.key = $4");
 /// Served by dead_letters_of_fingerprint.
-const OF_FINGERPRINT: Walk = walk!("d.fingerprint = $2");
+const OF_FINGERPRINT: Walk = walk!("d.fingerprint = $2", "d.fingerprint = $6");
 /// Served by dead_letters_open.
-const OPEN: Walk = walk!("d.state = 1 AND $2::text IS NULL");
+const OPEN: Walk = walk!("d.state = 1 AND $2::text IS NULL", "d.state = 1");
 /// Served by dead_letters_newest.
-const ALL: Walk = walk!("$2::text IS NULL");
+const ALL: Walk = walk!("$2::text IS NULL", "TRUE");
 
 /// The counts read every row that fits (dead_letters_of_fingerprint if one is asked for); the
 /// examples are served by dead_letters_of_fingerprint.
