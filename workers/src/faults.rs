@@ -68,7 +68,7 @@ pub enum Injected {
 }
 
 impl DomainError for Injected {
-    fn code(&self) -> &str {
+    fn code(&self) -> &'static str {
         "injected"
     }
 
