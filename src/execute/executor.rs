@@ -63,7 +63,7 @@ pub enum RunEnd {
 
 /// How a try of a batch ended that the store did not refuse.
 enum Step {
-    Committed(Decisions, CommittedCommands),
+    Committed(Box<Decisions>, CommittedCommands),
     /// This command's handler did not come back in time; nothing was written.
     TimedOut(CommandId),
 }
@@ -214,7 +214,7 @@ impl Executor {
             };
             match self.try_once(runs, known, exclusively).await {
                 Ok(Step::Committed(decisions, committed)) => {
-                    self.after_commit(runs, decisions, &committed, started.elapsed());
+                    self.after_commit(runs, *decisions, &committed, started.elapsed());
                     return Ok(());
                 }
                 // It counts as a failed attempt, whatever it may still decide; the others' turn.
@@ -305,7 +305,7 @@ impl Executor {
         };
         let commit = std::mem::take(&mut decisions.commit);
         let committed = self.store.commit_commands(commit).await?;
-        Ok(Step::Committed(decisions, committed))
+        Ok(Step::Committed(Box::new(decisions), committed))
     }
 
     async fn decide_under_lock(
@@ -341,7 +341,7 @@ impl Executor {
         }
         let committed = committed?;
         let nothing = || StoreError::Internal("the store committed without a decision".to_owned());
-        Ok(Step::Committed(decided.ok_or_else(nothing)?, committed))
+        Ok(Step::Committed(Box::new(decided.ok_or_else(nothing)?), committed))
     }
 
     fn after_commit(

@@ -81,6 +81,7 @@ impl Attempt {
         Self(self.0.saturating_add(1))
     }
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
     pub(super) fn is_first(&self) -> bool {
         *self == Self::FIRST
     }

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::MutexGuard,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -343,7 +346,7 @@ impl PartitionLoop {
                 self.finish_suspect(state, entries, source).await?;
             } else {
                 let run = self.run_of(state, entries);
-                self.finish_run(state, run, source).await?;
+                self.finish_run(state, run, source, None).await?;
             }
             entries = rest;
         }
@@ -362,7 +365,7 @@ impl PartitionLoop {
         source: EntrySource,
     ) -> Result<(), Interruption> {
         let (group, partition) = (&self.source.group, self.source.partition);
-        let _alone = self.parts.suspects.alone().await;
+        let alone = self.parts.suspects.alone().await;
         let crashes = self.count_suspect(state).await?;
         let mut run = self.run_of(state, entry);
         run.alone = true;
@@ -372,7 +375,7 @@ impl PartitionLoop {
                 .increment(1);
             run.crashed = Some(crashes);
         }
-        self.finish_run(state, run, source).await?;
+        self.finish_run(state, run, source, Some(alone)).await?;
         if state.suspicion.is_over(state.next)
             && let Err(error) = self.parts.store.end_suspects(group, partition).await
         {
@@ -406,10 +409,14 @@ impl PartitionLoop {
         state: &mut State,
         run: HandlerRun,
         source: EntrySource,
+        alone: Option<MutexGuard<'_, ()>>,
     ) -> Result<(), Interruption> {
         let count = run.entries.len();
         let started = Instant::now();
-        match self.combiner.finish(run).await {
+        let end = self.combiner.finish(run).await;
+        // Another suspect may run while this loop waits after a failure.
+        drop(alone);
+        match end {
             None => return Err(Interruption::Stopped),
             Some(RunEnd::Done) => {}
             Some(RunEnd::Fenced) => return Err(Interruption::Moved),

@@ -221,7 +221,7 @@ async fn an_open_breaker_burns_no_attempt_and_a_probe_closes_it() {
     eventually("it is set aside", async || {
         let n: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM adjutant.schedule
-              WHERE command_id = $1 AND reason = 'breaker_open' AND attempt = 1",
+              WHERE command_id = $1 AND reason = 'breaker_open'",
         )
         .bind(late.id.0)
         .fetch_one(&pool)
@@ -235,6 +235,13 @@ async fn an_open_breaker_burns_no_attempt_and_a_probe_closes_it() {
     for id in &ids {
         let outcome = record(&site, *id).await.outcome.expect("ended");
         assert_eq!(outcome.status, OutcomeStatus::Succeeded);
+        let failed: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM adjutant.attempts WHERE command_id = $1")
+                .bind(id.0)
+                .fetch_one(&pool)
+                .await
+                .expect("attempts");
+        assert_eq!(i64::from(outcome.attempts), failed + 1, "none was burnt without being tried");
     }
     assert!(!process.executor().breakers().contains(&open));
     let held: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.holds")

@@ -159,13 +159,13 @@ async fn a_database_of_a_newer_release_is_refused_with_a_clear_message() {
     let store = Arc::new(connect().await.expect("connect"));
     assert_eq!(store.identity().partitions.get(), 8);
     let pool = database.pool().await;
-    sqlx::query("INSERT INTO adjutant.releases VALUES (2, '99.0.0')")
+    sqlx::query("INSERT INTO adjutant.releases VALUES (99, '99.0.0')")
         .execute(&pool)
         .await
         .expect("insert");
     let Err(error) = connect().await else { panic!("too old, but accepted") };
     assert!(error.to_string().contains("99.0.0"), "{error}");
-    sqlx::query("DELETE FROM adjutant.releases WHERE migration = 2")
+    sqlx::query("DELETE FROM adjutant.releases WHERE migration = 99")
         .execute(&pool)
         .await
         .expect("delete");

@@ -123,7 +123,7 @@ async fn later_strict_ones_wait_behind_a_dead_one_and_all_others_go_on() {
     let dies = flaky("in_order", "a", &key(), 100, "fatal");
     let before = in_order("a");
     let waiting: Vec<_> = (0..3).map(|_| in_order("a")).collect();
-    let others = vec![before.clone(), add("a", 1), in_order("b"), add("c", 1)];
+    let others = [before.clone(), add("a", 1), in_order("b"), add("c", 1)];
     let mut batch = vec![before, dies.clone()];
     batch.extend(waiting.clone());
     batch.extend(others[1..].to_vec());

@@ -147,11 +147,12 @@ const FINISHED_OUTBOX: &str = "
                                           WHERE c.group_name = g.name AND c.partition = o.partition
                                           ORDER BY c.previous DESC LIMIT 1), 0))))";
 
-/// Served by dead_letters_to_remove.
+/// What was discarded of a parked key stays: it says which events a view does without. Served by
+/// dead_letters_to_remove.
 const DEAD_LETTERS: &str = "
     DELETE FROM adjutant.dead_letters WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM adjutant.dead_letters
-         WHERE state IN (3, 4)
+         WHERE state IN (3, 4) AND NOT (kind = 2 AND state = 4)
            AND state_at < statement_timestamp() - $1::bigint * interval '1 millisecond'
          ORDER BY state_at LIMIT $2))";
 

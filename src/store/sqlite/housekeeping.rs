@@ -86,10 +86,12 @@ const FINISHED_OUTBOX: &str = "
                                           WHERE c.group_name = g.value
                                             AND c.partition = o.partition), 0)))";
 
-/// Served by dead_letters_to_remove.
+/// What was discarded of a parked key stays: it says which events a view does without. Served by
+/// dead_letters_to_remove.
 const DEAD_LETTERS: &str = "
     DELETE FROM dead_letters WHERE rowid IN (
-        SELECT rowid FROM dead_letters WHERE state IN (3, 4) AND state_at < ?1
+        SELECT rowid FROM dead_letters WHERE state IN (3, 4)
+           AND NOT (kind = 2 AND state = 4) AND state_at < ?1
          ORDER BY state_at LIMIT ?2)";
 
 /// Append-only, oldest first: served by its primary key.

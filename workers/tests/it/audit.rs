@@ -115,7 +115,8 @@ fn damages() -> Vec<(&'static str, String)> {
         (REJECTED, event_of_rejected("c.partition", NEXT_OFFSET, "1").replace("status = 2", "status = 2 AND c.stream = 'account/nobody'").replace("(SELECT max", "(SELECT COALESCE(max").replace("+ 1 FROM", ", 0) + 1 FROM")),
         (REJECTED, "UPDATE adjutant.outcomes SET events = 1 WHERE status = 2".into()),
         (REJECTED, format!("UPDATE adjutant.outcomes SET status = 2 WHERE {one}")),
-        (REJECTED, format!("UPDATE adjutant.outcomes SET status = 3 WHERE {one}")),
+        (REJECTED, format!("UPDATE adjutant.outcomes SET status = 4 WHERE {one}")),
+        (OUTCOMES, "UPDATE adjutant.outcomes SET status = 3 WHERE status = 2".into()),
     ]
 }
 

@@ -21,15 +21,28 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Accounts with a history, commands that are not finished, one that is not due yet.
+/// Accounts with a history, commands that are not finished, one that is not due yet, a dead one and
+/// one that waits behind it.
 async fn fill(directory: &Directory) {
     let mut demo = program();
     demo.args(["demo", "--commands", "1000", "--accounts", "20", "--set"])
         .arg(format!("embedded.directory={}", directory.path().display()));
     let output = run(demo).await;
     assert!(output.status.success(), "{}", words(&output));
-    let mut bank = directory.launch().set("worker.batch", 1).start().await;
+    let launch = directory.launch().set("worker.batch", 1).set("bank.fault_injection", true);
+    let mut bank = launch.start().await;
     let api = Api(bank.api());
+    let dead = json!({ "type": "drill.run_in_order", "stream": "drill/x",
+                       "payload": { "fatal": true } });
+    let dead = api.request("POST", "/v1/commands", &[("Prefer", "wait=30")], &dead).await;
+    assert_eq!((dead.status, &dead.json()["status"]), (200, &json!("dead")), "{}", dead.body);
+    let waits = json!({ "type": "drill.run_in_order", "stream": "drill/x", "payload": {} });
+    let waits = api.request("POST", "/v1/commands", &[], &waits).await.json();
+    let target = format!("/v1/commands/{}", waits["id"].as_str().unwrap());
+    crate::support::eventually("it waits", async || {
+        (api.get(&target).await.json()["status"] == "waiting").then_some(())
+    })
+    .await;
     let later = json!({ "type": "account.deposit", "stream": "account/acc-later",
                         "payload": { "amount": 1 }, "not_before": "2999-01-01T00:00:00Z" });
     assert_eq!(api.request("POST", "/v1/commands", &[], &later).await.status, 202);
@@ -90,17 +103,20 @@ async fn everything_is_carried_over_and_work_goes_on_there() {
         ("SELECT count(*) FROM adjutant.schedule", count("schedule")),
         ("SELECT count(*) FROM adjutant.parked_keys", count("parked_keys")),
         ("SELECT count(*) FROM adjutant.parked_references", count("parked_references")),
-        ("SELECT count(*) FROM adjutant.dead_letters", count("dead_letters")),
         ("SELECT count(*) FROM adjutant.dead_letter_audit", count("dead_letter_audit")),
+        ("SELECT count(*) FROM adjutant.attempts", count("attempts")),
+        ("SELECT count(*) FROM adjutant.holds", count("holds")),
+        ("SELECT count(*) FROM adjutant.dead_letters", count("dead_letters")),
     ] {
         assert_eq!(look.number(table).await, here, "{table}");
         assert!(here > 0, "{table} has something to carry");
     }
 
-    // What was unfinished is finished there; the one that is not due waits.
+    // What was unfinished is finished there; the one that is not due waits, and so does the one
+    // behind the dead one.
     let mut bank = site.launch("all").start().await;
-    crate::support::eventually("all but the scheduled one is finished", async || {
-        (look.unfinished().await == 1).then_some(())
+    crate::support::eventually("all but these two are finished", async || {
+        (look.unfinished().await == 2).then_some(())
     })
     .await;
     let api = Api(bank.api());

@@ -111,7 +111,7 @@ async fn kills_without_poison_give_no_dead_letter() {
     look.close().await;
     let (code, verdict) = site.verify(None).await;
     assert_eq!(code, 0, "{verdict}");
-    let (status, _) = tokio::time::timeout(Duration::from_secs(60), running.stop()).await.unwrap();
+    let (status, _) = tokio::time::timeout(Duration::from_mins(1), running.stop()).await.unwrap();
     assert!(status.success());
 }
 

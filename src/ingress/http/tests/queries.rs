@@ -46,10 +46,11 @@ async fn commands_are_listed_newest_first_and_filtered() {
     assert_eq!(ids("?status=rejected").await, [one]);
     assert_eq!(ids("?status=accepted&type=account.deposit").await, [two]);
     for (status, waiting, failed_attempts) in [("waiting", true, 0), ("retrying", false, 2)] {
-        let mut inside = api.store.inside();
-        let record = inside.commands.get_mut(&two).unwrap();
-        (record.waiting, record.failed_attempts) = (waiting, failed_attempts);
-        drop(inside);
+        {
+            let mut inside = api.store.inside();
+            let record = inside.commands.get_mut(&two).unwrap();
+            (record.waiting, record.failed_attempts) = (waiting, failed_attempts);
+        }
         assert_eq!(ids(&format!("?status={status}")).await, [two]);
         assert_eq!(ids("?status=accepted").await, []);
     }
