@@ -93,6 +93,22 @@ mod list {
         DuplicateApplied = "duplicate applied",
         /// A snapshot claims to hold one event more than it does.
         SnapshotAhead = "snapshot ahead of its state",
+        /// A failed attempt is recorded, and the next one is not scheduled.
+        RetryForgotten = "retry forgotten",
+        /// Strict commands do not look at who holds their stream.
+        StrictIgnored = "strict order ignored",
+        /// What is released holds nobody any more, though it has not ended.
+        ReleasedOvertaken = "released commands are overtaken",
+        /// Whoever waits is not released.
+        WaitingForgotten = "waiting command forgotten",
+        /// A command is dead without a dead letter.
+        DeathWithoutLetter = "death without a letter",
+        /// A dead letter is acted on whatever its state.
+        LetterActedOnTwice = "dead letter acted on twice",
+        /// A corrected payload is kept, and the old one executed.
+        EditIgnored = "edit ignored",
+        /// A key is unparked though events wait for it.
+        UnparkedTooEarly = "unparked too early",
     }
 
     thread_local! {

@@ -35,7 +35,9 @@ impl Batch<'_> {
             .increment(1);
         self.record(place, failure, Some(millis(delay)));
         let next = command.attempt.next();
-        self.set_aside(place, "retry", delay, next);
+        if !planted!(RetryForgotten) {
+            self.set_aside(place, "retry", delay, next);
+        }
         if self.is_strict(place) {
             self.hold(place, HoldState::Holds, next);
         } else {
@@ -55,7 +57,7 @@ impl Batch<'_> {
         metrics::counter!("adjutant_commands_dead_total", "type" => command.command_type.clone())
             .increment(1);
         self.record(place, failure.clone(), None);
-        self.commit.dead_letters.push(NewDeadLetter {
+        let letter = NewDeadLetter {
             id: DeadLetterId::generate(),
             partition: place.partition,
             stream: command.stream.clone(),
@@ -65,7 +67,10 @@ impl Batch<'_> {
             fingerprint: fingerprint_of(place, &failure),
             error: failure.clone(),
             attempts: command.attempt,
-        });
+        };
+        if !planted!(DeathWithoutLetter) {
+            self.commit.dead_letters.push(letter);
+        }
         self.end(place, OutcomeStatus::Dead, failure, looked);
         self.resolve_earlier(place);
         // A dead strict command holds its stream until a person has decided about it.
@@ -150,9 +155,10 @@ impl Batch<'_> {
 
     /// Whether an earlier strict command of its stream holds it.
     pub(super) fn must_wait(&self, place: &Place<'_>) -> bool {
-        place.first_offset.is_some_and(|first_offset| {
-            self.is_strict(place) && self.holds.holds_up(&place.command.stream, first_offset)
-        })
+        !planted!(StrictIgnored)
+            && place.first_offset.is_some_and(|first_offset| {
+                self.is_strict(place) && self.holds.holds_up(&place.command.stream, first_offset)
+            })
     }
 
     /// It waits, until what holds it has ended and releases it.

@@ -36,7 +36,7 @@ use crate::{
 /// Few, so that commands share them.
 const PARTITIONS: i64 = 4;
 /// How long a healed service may take until everything is done, in simulated time.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

@@ -140,7 +140,9 @@ impl Transaction<'_> {
     fn open_command(&self, id: DeadLetterId) -> Result<(Acted, Option<DeadLetter>), StoreError> {
         Ok(match self.letter(id)? {
             None => (Acted::NotFound, None),
-            Some(letter) if letter.state != DeadLetterState::Open => {
+            Some(letter)
+                if letter.state != DeadLetterState::Open && !planted!(LetterActedOnTwice) =>
+            {
                 (Acted::NotOpen(letter.state), None)
             }
             Some(letter) if letter.kind != DeadLetterKind::Command => (Acted::ParkedKey, None),
@@ -182,6 +184,7 @@ impl Transaction<'_> {
             })?;
         let first_offset = first_offset.flatten();
         self.execute(RELEASE_ITSELF, params![partition, command, attempt, edit])?;
+        let edit = if planted!(EditIgnored) { 0 } else { edit };
         self.execute(DUE, params![partition, self.now, command, attempt, first_offset, edit])?;
         self.set_state(letter, DeadLetterState::Retrying)?;
         let action = if request.payload.is_some() { "retry_edited" } else { "retry" };

@@ -210,11 +210,17 @@ impl Transaction<'_> {
         stream: &StreamId,
     ) -> Result<usize, StoreError> {
         let place = params![partition.0, stream.as_str()];
-        if self.number(FIRST_STATE, place)? != i64::from(HoldState::Waits.code()) {
+        let waits = self.number(FIRST_STATE, place)? == i64::from(HoldState::Waits.code());
+        if !waits || planted!(WaitingForgotten) {
             return Ok(0);
         }
         let waiting = self.all(WAITING, place, hold)?;
         self.execute(RELEASED, place)?;
+        if planted!(ReleasedOvertaken) {
+            for hold in &waiting {
+                self.execute(LET_GO, params![partition.0, stream.as_str(), hold.first_offset.0])?;
+            }
+        }
         for hold in &waiting {
             self.schedule(&Scheduled {
                 partition,

@@ -153,7 +153,7 @@ impl Transaction<'_> {
                 self.exists(DOCUMENT_WAITS, params![group.as_str(), generation.0, own])?
             }
         };
-        if waits {
+        if waits && !planted!(UnparkedTooEarly) {
             let (group, generation, scope) = (group.as_str(), generation.0, scope.code());
             let moved = params![group, generation, scope, own, step.cursor(), reached.0];
             self.execute(MOVE_CURSOR, moved)?;
