@@ -144,14 +144,40 @@ impl PartitionLoop {
                     let checkpoint = Offset(next.0 - 1);
                     let window = self.parts.settings.max_entries;
                     let suspicion = Suspicion::behind(checkpoint, window, head);
-                    if suspicion.covers(next) {
-                        tracing::warn!(source = %self.source, checkpoint = %checkpoint, "the last owner vanished; what it was at runs one by one");
-                        metrics::counter!("adjutant_suspect_windows_total", "group" => self.source.group.to_string()).increment(1);
+                    if suspicion.is_empty() {
+                        return Some(suspicion);
                     }
+                    metrics::counter!("adjutant_suspect_windows_total", "group" => self.source.group.to_string()).increment(1);
+                    let before = self.count_window(next).await?;
+                    if before == 0 {
+                        tracing::info!(source = %self.source, checkpoint = %checkpoint, "the last owner vanished; what it was at runs again");
+                        return Some(suspicion.together());
+                    }
+                    tracing::warn!(source = %self.source, checkpoint = %checkpoint, "owners vanished here again and again; what they were at runs one by one");
                     return Some(suspicion);
                 }
                 Err(error) => {
                     tracing::warn!(source = %self.source, %error, "the heads cannot be read; trying again");
+                    let delay = delays.next_delay().unwrap_or(self.parts.settings.quiet);
+                    self.wait(delay).await.ok()?;
+                }
+            }
+        }
+    }
+
+    /// How often an owner vanished behind this checkpoint since it was taken over there first; this
+    /// time is counted in advance. `None`: stopped.
+    async fn count_window(&self, next: Offset) -> Option<i32> {
+        let (group, partition) = (&self.source.group, self.source.partition);
+        let window = Suspicion::window_of(next);
+        let mut delays = RetryPolicy::forever().start();
+        loop {
+            match self.parts.store.begin_suspect(group, partition, window).await {
+                Ok(before) => return Some(before),
+                // It may be counted, and may not: caution costs only time.
+                Err(StoreError::Unknown(_)) => return Some(1),
+                Err(error) => {
+                    tracing::warn!(source = %self.source, %error, "suspect entries cannot be counted; trying again");
                     let delay = delays.next_delay().unwrap_or(self.parts.settings.quiet);
                     self.wait(delay).await.ok()?;
                 }
@@ -348,6 +374,9 @@ impl PartitionLoop {
                 let run = self.run_of(state, entries);
                 self.finish_run(state, run, source, None).await?;
             }
+            if state.suspicion.is_over(state.next) {
+                self.end_suspects().await;
+            }
             entries = rest;
         }
         Ok(())
@@ -364,7 +393,7 @@ impl PartitionLoop {
         entry: Vec<Entry>,
         source: EntrySource,
     ) -> Result<(), Interruption> {
-        let (group, partition) = (&self.source.group, self.source.partition);
+        let group = &self.source.group;
         let alone = self.parts.suspects.alone().await;
         let crashes = self.count_suspect(state).await?;
         let mut run = self.run_of(state, entry);
@@ -375,13 +404,15 @@ impl PartitionLoop {
                 .increment(1);
             run.crashed = Some(crashes);
         }
-        self.finish_run(state, run, source, Some(alone)).await?;
-        if state.suspicion.is_over(state.next)
-            && let Err(error) = self.parts.store.end_suspects(group, partition).await
-        {
+        self.finish_run(state, run, source, Some(alone)).await
+    }
+
+    /// A count that stays costs caution after the next crash, nothing else.
+    async fn end_suspects(&self) {
+        let ended = self.parts.store.end_suspects(&self.source.group, self.source.partition).await;
+        if let Err(error) = ended {
             tracing::warn!(source = %self.source, %error, "crash counts could not be removed");
         }
-        Ok(())
     }
 
     /// How often a process vanished at the next entry; this time is counted in advance.

@@ -1,6 +1,8 @@
 //! After a crash: what an owner was at that vanished without releasing its partition is *suspect*.
-//! Suspect entries run one at a time, each with a crash count that is committed before, so that only
-//! the guilty one is given up, and its neighbours run.
+//! Most owners vanish by no fault of an entry, so the first time the window behind a checkpoint runs
+//! as always, and is counted before. If an owner vanishes there again, its entries run one at a time,
+//! each with a crash count that is committed before, so that only the guilty one is given up, and its
+//! neighbours run.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +31,8 @@ impl OneSuspect {
 pub(super) struct Suspicion {
     /// Up to here.
     until: Option<Offset>,
+    /// Whether they run one at a time.
+    one_by_one: bool,
     /// The entry that was counted last, and how often a process vanished at it before. A try that
     /// merely failed is not counted again.
     counted: Option<(Offset, i32)>,
@@ -38,11 +42,27 @@ impl Suspicion {
     /// Behind a checkpoint, so many entries, as far as the log went.
     pub(super) fn behind(checkpoint: Offset, entries: usize, head: Offset) -> Self {
         let until = checkpoint.plus(entries).min(head);
-        Self { until: (until > checkpoint).then_some(until), counted: None }
+        Self { until: (until > checkpoint).then_some(until), one_by_one: true, counted: None }
     }
 
+    /// The same entries, run as always.
+    pub(super) fn together(self) -> Self {
+        Self { one_by_one: false, ..self }
+    }
+
+    /// Under which offset the window behind a checkpoint is counted: no entry has it.
+    pub(super) fn window_of(next: Offset) -> Offset {
+        Offset(-next.0)
+    }
+
+    /// Whether there is anything suspect.
+    pub(super) fn is_empty(&self) -> bool {
+        self.until.is_none()
+    }
+
+    /// Whether this entry runs alone.
     pub(super) fn covers(&self, offset: Offset) -> bool {
-        self.until.is_some_and(|until| offset <= until)
+        self.one_by_one && self.until.is_some_and(|until| offset <= until)
     }
 
     /// How often a process vanished at this entry, if it was counted already.
@@ -74,6 +94,9 @@ mod tests {
         assert!(window(100).covers(Offset(15)) && !window(100).covers(Offset(16)));
         assert!(window(12).covers(Offset(12)) && !window(12).covers(Offset(13)));
         assert!(!window(10).covers(Offset(11)), "nothing was under way");
+        assert!(window(10).is_empty() && !window(12).is_empty());
+        let mut together = window(12).together();
+        assert!(!together.covers(Offset(11)) && together.is_over(Offset(13)));
     }
 
     #[test]

@@ -201,7 +201,9 @@ async fn only_dead_letters_that_were_dealt_with_are_removed() {
             .expect("look");
     assert_eq!(left, [1, 2]);
     sqlx::query(
-        "INSERT INTO adjutant.dead_letter_audit (at) VALUES (now() - interval '2 years'), (now())",
+        "INSERT INTO adjutant.dead_letter_audit (at, dead_letter_id, action, who)
+         SELECT at, gen_random_uuid(), 'retry', 'ada'
+           FROM unnest(ARRAY[now() - interval '2 years', now()]) AS t(at)",
     )
     .execute(&pool)
     .await

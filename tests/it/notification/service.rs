@@ -106,9 +106,9 @@ async fn the_conditions_of_a_service_fire_and_resolve() {
     fired("group_lag", "commands", "firing").await;
     let pool = site.database.pool().await;
     let die = "INSERT INTO adjutant.dead_letters (partition, id, kind, group_name, generation, key,
-                   type, error, fingerprint, attempts, died_at, state, state_at)
+                   type, command_id, error, fingerprint, attempts, died_at, state, state_at)
                VALUES (0, gen_random_uuid(), 2, 'projection.totals', 1, 'all', 'counter.added',
-                   '{\"code\": \"overflow\", \"message\": \"too much\"}', 'f00d', 5,
+                   gen_random_uuid(), '{\"code\": \"overflow\", \"message\": \"too much\"}', 'f00d', 5,
                    clock_timestamp(), 1, clock_timestamp())";
     sqlx::query(die).execute(&pool).await.expect("a dead letter");
     fired("dead_letters", "f00d", "firing").await;

@@ -83,7 +83,7 @@ impl Aggregate for Drill {
 
 #[cfg(test)]
 mod tests {
-    use adjutant::testing::{Given, assert_replayable};
+    use adjutant::testing::Given;
 
     use super::*;
     use crate::drill::Task;
@@ -96,10 +96,5 @@ mod tests {
             .when(RunInOrder(Task { poisons: true, ..Task::default() }))
             .then_events((Ran { number: 2, poisons: true },))
             .then_reply(2);
-    }
-
-    #[test]
-    fn drills_are_replayable() {
-        assert_replayable::<Drill>();
     }
 }
