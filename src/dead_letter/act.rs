@@ -67,6 +67,9 @@ async fn complete(
         Asked::Retry => names::DEAD_LETTERS_RETRIED_TOTAL,
         Asked::Discard => names::DEAD_LETTERS_DISCARDED_TOTAL,
     };
+    if commands > 0 {
+        signals.schedule_written();
+    }
     for (kind, count) in [(DeadLetterKind::Command, commands), (DeadLetterKind::ParkedKey, keys)] {
         metrics::counter!(name, "kind" => kind.as_str()).increment(count);
     }
