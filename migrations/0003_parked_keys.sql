@@ -16,6 +16,8 @@ CREATE TABLE adjutant.parked_keys (
     state          smallint    NOT NULL DEFAULT 1, -- 1 waits for a person, 2 is replayed, 3 is replayed without the event that failed
     dead_letter_id uuid        NOT NULL,
     attempts       integer     NOT NULL, -- of the event that failed, replays included
+    begun          integer     NOT NULL DEFAULT 0, -- how many processes began the next step of the replay
+    begun_by       uuid,                 -- the last of them, which counts once
     parked_at      timestamptz NOT NULL,
     PRIMARY KEY (group_name, generation, scope, key)
 ) WITH (fillfactor = 80);

@@ -13,6 +13,8 @@ CREATE TABLE parked_keys (
     state          INTEGER NOT NULL DEFAULT 1, -- 1 waits for a person, 2 is replayed, 3 is replayed without the event that failed
     dead_letter_id BLOB    NOT NULL,
     attempts       INTEGER NOT NULL,
+    begun          INTEGER NOT NULL DEFAULT 0,
+    begun_by       BLOB,
     parked_at      INTEGER NOT NULL,
     PRIMARY KEY (group_name, generation, scope, key)
 ) STRICT, WITHOUT ROWID;

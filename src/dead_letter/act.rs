@@ -4,6 +4,7 @@
 use super::{DeadLetterId, DeadLetterKind};
 use crate::{
     observe::names,
+    signals::Signals,
     store::{Acted, ActedBy, Replay, ReplayAsked, RetryRequest, Store, StoreError},
 };
 
@@ -19,27 +20,30 @@ pub(crate) enum Asked {
 /// Executes dead letters again; answers in the order of the requests.
 pub(crate) async fn retry(
     store: &dyn Store,
+    signals: &Signals,
     requests: &[RetryRequest],
     by: &ActedBy,
 ) -> Result<Vec<Acted>, StoreError> {
     let acted = store.retry_dead_commands(requests, by).await?;
     let ids = requests.iter().map(|request| request.id);
-    complete(store, Asked::Retry, ids.zip(acted), by).await
+    complete(store, signals, Asked::Retry, ids.zip(acted), by).await
 }
 
 /// Gives dead letters up; answers in the order of the ids.
 pub(crate) async fn discard(
     store: &dyn Store,
+    signals: &Signals,
     ids: &[DeadLetterId],
     by: &ActedBy,
 ) -> Result<Vec<Acted>, StoreError> {
     let acted = store.discard_dead_letters(ids, by).await?;
-    complete(store, Asked::Discard, ids.iter().copied().zip(acted), by).await
+    complete(store, signals, Asked::Discard, ids.iter().copied().zip(acted), by).await
 }
 
 /// Sends what is asked for of parked keys to their groups, and counts what was done.
 async fn complete(
     store: &dyn Store,
+    signals: &Signals,
     asked: Asked,
     acted: impl Iterator<Item = (DeadLetterId, Acted)>,
     by: &ActedBy,
@@ -50,7 +54,10 @@ async fn complete(
         answers.push(match answer {
             Acted::ParkedKey => {
                 let answer = ask_for_replay(store, id, asked, by).await?;
-                keys += u64::from(answer == Acted::Done);
+                if answer == Acted::Done {
+                    keys += 1;
+                    signals.replay_asked();
+                }
                 answer
             }
             answer => answer,
@@ -60,6 +67,9 @@ async fn complete(
         Asked::Retry => names::DEAD_LETTERS_RETRIED_TOTAL,
         Asked::Discard => names::DEAD_LETTERS_DISCARDED_TOTAL,
     };
+    if commands > 0 {
+        signals.schedule_written();
+    }
     for (kind, count) in [(DeadLetterKind::Command, commands), (DeadLetterKind::ParkedKey, keys)] {
         metrics::counter!(name, "kind" => kind.as_str()).increment(count);
     }

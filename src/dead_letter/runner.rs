@@ -11,6 +11,7 @@ use super::{DeadLetterKind, act, canary};
 use crate::{
     message::MemberId,
     observe::names,
+    signals::Signals,
     store::{
         ActedBy, DeadLetterJob, Fence, JobAction, JobMove, JobState, JobStep, MOST_ACTED_ON,
         RetryRequest, Store, StoreError,
@@ -36,12 +37,12 @@ pub(crate) struct JobRunner {
 
 impl JobRunner {
     /// Starts to work on jobs, until `stop`.
-    pub(crate) fn start(store: Arc<dyn Store>, stop: CancellationToken) -> Self {
+    pub(crate) fn start(store: Arc<dyn Store>, signals: Signals, stop: CancellationToken) -> Self {
         let runner = Self::default();
         let at_work = runner.clone();
         tokio::spawn(async move {
             // What is in hand is dropped: another process goes on with it.
-            let _ = stop.run_until_cancelled(at_work.run(store)).await;
+            let _ = stop.run_until_cancelled(at_work.run(store, signals)).await;
         });
         runner
     }
@@ -51,14 +52,14 @@ impl JobRunner {
         self.made.notify_one();
     }
 
-    async fn run(self, store: Arc<dyn Store>) {
+    async fn run(self, store: Arc<dyn Store>, signals: Signals) {
         let mut jobs = JoinSet::new();
         let mut count_at = Instant::now();
         loop {
             while jobs.len() < MOST_JOBS
                 && let Some((job, owner)) = claim(store.as_ref()).await
             {
-                jobs.spawn(work_on(store.clone(), job, owner));
+                jobs.spawn(work_on(store.clone(), signals.clone(), job, owner));
             }
             if Instant::now() >= count_at {
                 count_open(store.as_ref()).await;
@@ -104,11 +105,16 @@ async fn count_open(store: &dyn Store) {
 }
 
 /// Works on a job until it ends, or is somebody else's.
-async fn work_on(store: Arc<dyn Store>, mut job: DeadLetterJob, owner: MemberId) {
+async fn work_on(
+    store: Arc<dyn Store>,
+    signals: Signals,
+    mut job: DeadLetterJob,
+    owner: MemberId,
+) {
     tracing::info!(job = %job.id, action = job.asked.action.as_str(), total = job.total, done = job.done, "working on a job over dead letters");
     let mut pace = Pace::new(job.asked.rate);
     loop {
-        match step(store.as_ref(), &job, owner, &mut pace).await {
+        match step(store.as_ref(), &signals, &job, owner, &mut pace).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(StoreError::Fenced(Fence::Job)) => {
@@ -147,6 +153,7 @@ async fn work_on(store: Arc<dyn Store>, mut job: DeadLetterJob, owner: MemberId)
 /// Does the next thing of a job; whether there is more to do.
 async fn step(
     store: &dyn Store,
+    signals: &Signals,
     job: &DeadLetterJob,
     owner: MemberId,
     pace: &mut Pace,
@@ -173,10 +180,10 @@ async fn step(
         JobAction::Retry => {
             let request = |id| RetryRequest { id, payload: None };
             let requests: Vec<_> = letters.iter().copied().map(request).collect();
-            act::retry(store, &requests, &by).await?;
+            act::retry(store, signals, &requests, &by).await?;
         }
         JobAction::Discard => {
-            act::discard(store, &letters, &by).await?;
+            act::discard(store, signals, &letters, &by).await?;
         }
     }
     pace.wait_after(letters.len()).await;

@@ -26,6 +26,7 @@ pub(super) fn start(
     stop: &CancellationToken,
 ) -> Vec<AbortOnDropHandle<()>> {
     let mut tasks = Vec::new();
+    let suspects = OneSuspect::default();
     let mut handlers: Vec<(GroupName, LogKind, Arc<dyn GroupHandler>)> = Vec::new();
     if parts.roles.contains(&Role::CommandWorker) {
         let handler = Arc::new(CommandHandler::new(executor.clone()));
@@ -52,12 +53,14 @@ pub(super) fn start(
             store: parts.store.clone(),
             signals: signals.clone(),
             ownership: membership.ownership(),
+            member: membership.id(),
+            suspects: suspects.clone(),
+            crash_limit: parts.settings.groups.crash_limit,
             poll: parts.settings.parking.poll,
             stop: stop.clone(),
         });
         tasks.push(AbortOnDropHandle::new(tokio::spawn(replays)));
     }
-    let suspects = OneSuspect::default();
     let run = |(group, log, handler)| {
         let group_parts = GroupParts {
             group,

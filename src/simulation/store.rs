@@ -271,6 +271,11 @@ impl ParkedKeys for SimulatedStore {
         self.read(self.inner().keys_to_replay(owned, limit)).await
     }
 
+    async fn begin_replay(&self, key: &ParkedKey, member: MemberId) -> Result<i32, StoreError> {
+        let asked = Noted::of(&(key.dead_letter, key.cursor));
+        self.write("begin_replay", asked, self.inner().begin_replay(key, member)).await
+    }
+
     async fn waiting_events(
         &self,
         key: &ParkedKey,

@@ -13,7 +13,8 @@ use super::{DocumentWrite, EventEntry, FoldDocuments, StoreError};
 use crate::{
     dead_letter::DeadLetterId,
     message::{
-        CommandId, Failure, GroupName, Offset, Partition, Position, StreamId, Timestamp, Version,
+        CommandId, Failure, GroupName, MemberId, Offset, Partition, Position, StreamId, Timestamp,
+        Version,
     },
 };
 
@@ -127,6 +128,9 @@ pub struct ParkedKey {
     pub attempts: i32,
     /// Since when.
     pub parked_at: Timestamp,
+    /// How many processes began the next step of its replay: unless one of them is still at it, they
+    /// vanished or were interrupted.
+    pub begun: i32,
 }
 
 /// The failure of an event, as its dead letter keeps it.
@@ -310,6 +314,12 @@ pub trait ParkedKeys: Send + Sync {
         owned: &[(GroupName, Partition)],
         limit: usize,
     ) -> Result<Vec<ParkedKey>, StoreError>;
+
+    /// Counts in advance that this member begins the next step of a replay; a member counts once in a
+    /// row. Answers how many began it before: every step that takes place starts at none. Need not
+    /// be on disk when it returns: it must outlive the process, not the machine. A key that is
+    /// elsewhere by now → [`Fence::Parked`](super::Fence).
+    async fn begin_replay(&self, key: &ParkedKey, member: MemberId) -> Result<i32, StoreError>;
 
     /// The first events that wait for a parked key, in order; at most `limit`, and bounded by bytes.
     async fn waiting_events(

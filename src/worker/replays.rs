@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ownership, ProjectionHandler};
+use super::{OneSuspect, Ownership, ProjectionHandler, projection::ReplayTerms};
 use crate::{
     latest,
-    message::{GroupName, Partition},
+    message::{GroupName, MemberId, Partition},
     observe::names,
     signals::Signals,
     store::{Store, StoreError},
@@ -31,6 +31,12 @@ pub struct ReplayParts {
     pub signals: Signals,
     /// Which partitions are its own.
     pub ownership: latest::Receiver<Ownership>,
+    /// This process.
+    pub member: MemberId,
+    /// Shared with all groups of the process: what may crash it runs alone.
+    pub suspects: OneSuspect,
+    /// How often a process may vanish at an event before its key waits for a person again.
+    pub crash_limit: i32,
     /// How often it looks.
     pub poll: Duration,
     /// Ends it.
@@ -75,6 +81,8 @@ impl Replays {
                 return false;
             }
         };
+        let terms =
+            ReplayTerms { member: self.parts.member, crash_limit: self.parts.crash_limit };
         let mut went_on = false;
         for key in keys {
             if self.parts.stop.is_cancelled() {
@@ -82,7 +90,11 @@ impl Replays {
             }
             let Some(handler) = self.handlers.get(&key.name.group) else { continue };
             let name = key.name.key.clone();
-            match handler.replay_step(key).await {
+            // A step that was begun before and did not take place may be what makes processes vanish.
+            let alone = if key.begun > 0 { Some(self.parts.suspects.alone().await) } else { None };
+            let ended = handler.replay_step(key, terms).await;
+            drop(alone);
+            match ended {
                 Ok(()) => went_on = true,
                 Err(StoreError::Fenced(fence)) => {
                     tracing::debug!(group = %handler.group(), key = name, ?fence, "another was faster");

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use adjutant::{
     dead_letter::DeadLetterId,
+    ingress::IngressSettings,
     message::{CommandId, GroupName, Offset},
     service::{Process, ProcessParts, groups_of},
     store::{KeyScope, Logs, ParkedKey, ParkedKeys, Queries, Replay, ReplayAsked, Views},
@@ -19,6 +20,7 @@ use crate::{
     support::{
         commands::{add, stream},
         eventually,
+        http::Api,
         process::{ALL, Site},
     },
 };
@@ -184,6 +186,38 @@ async fn a_poison_event_parks_its_stream_and_others_go_on() {
     bed.assert_folds().await;
     assert_eq!(bed.letter(parked.dead_letter).await.0, 3, "resolved");
     assert_eq!(bed.references().await, 0, "a stream needs none");
+    process.stop(Duration::from_secs(10)).await;
+}
+
+/// The process that answers has the key's worker told, which does not look by itself here. Broken by
+/// not telling it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_is_asked_for_by_http_starts_at_once() {
+    let mut bed = Bed::new().await;
+    bed.parking.poll = Duration::from_hours(1);
+    bed.moods.set("counters", Harm::Fatal);
+    let process = bed.start().await;
+    let api = Api::start(
+        moody::service(&bed.moods),
+        bed.site.store.clone(),
+        process.signals(),
+        IngressSettings::default(),
+    );
+    for action in ["retry", "discard"] {
+        bed.send(&process, &[(action, POISON), (action, 1)]).await;
+        bed.site.until_applied().await;
+        let letter = bed.until_parked(&streams(), 1).await[0].dead_letter;
+        bed.moods.heal();
+        let target = format!("/v1/dead-letters/{letter}/{action}");
+        let mut client = api.client().await;
+        let json = [("Content-Type", "application/json")];
+        let answer = client.request("POST", &target, &json, br#"{"reason":"mended"}"#).await;
+        assert!(answer.status == 202 || answer.status == 200, "{}", answer.body);
+        bed.until_unparked().await;
+        bed.moods.set("counters", Harm::Fatal);
+    }
+    assert_eq!(bed.sum("counters", "retry").await, (2, POISON + 1));
+    assert_eq!(bed.sum("counters", "discard").await, (1, 1));
     process.stop(Duration::from_secs(10)).await;
 }
 

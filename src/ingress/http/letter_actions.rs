@@ -77,7 +77,8 @@ pub(super) async fn retry(
         Some(payload) => Some(corrected(&app, id, payload).await?),
     };
     let by = ActedBy { who, reason, job: None };
-    let acted = act::retry(app.store.as_ref(), &[RetryRequest { id, payload }], &by).await;
+    let requests = [RetryRequest { id, payload }];
+    let acted = act::retry(app.store.as_ref(), &app.signals, &requests, &by).await;
     answer(&app, id, acted, StatusCode::ACCEPTED).await
 }
 
@@ -105,7 +106,8 @@ pub(super) async fn discard(
     let id = letter_id(&id)?;
     let asked: DiscardBody = read_body(&app, &parts, body).await?.unwrap_or_default();
     let reason = reason(asked.reason, true)?;
-    let acted = act::discard(app.store.as_ref(), &[id], &ActedBy { who, reason, job: None }).await;
+    let by = ActedBy { who, reason, job: None };
+    let acted = act::discard(app.store.as_ref(), &app.signals, &[id], &by).await;
     answer(&app, id, acted, StatusCode::OK).await
 }
 

@@ -287,6 +287,9 @@ impl ParkedKeys for MemoryStore {
     ) -> Result<Vec<ParkedKey>, StoreError> {
         unimplemented!()
     }
+    async fn begin_replay(&self, _: &ParkedKey, _: crate::message::MemberId) -> Result<i32, StoreError> {
+        unimplemented!()
+    }
     async fn waiting_events(
         &self,
         _: &ParkedKey,

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind},
     message::{
-        CommandId, EventEnvelope, GroupName, Offset, Partition, Position, RawJson, StreamId,
-        Timestamp, Version,
+        CommandId, EventEnvelope, GroupName, MemberId, Offset, Partition, Position, RawJson,
+        StreamId, Timestamp, Version,
     },
     store::{
         EventEntry, EventFailure, EventProgress, FoldDocuments, Generation, KeyName, KeyScope,
@@ -32,7 +32,7 @@ macro_rules! select_parked_key {
     ($rest:literal) => {
         concat!(
             "SELECT group_name, generation, scope, key, partition, failed_offset, cursor,
-                    cursor_version, state, dead_letter_id, attempts, parked_at
+                    cursor_version, state, dead_letter_id, attempts, parked_at, begun
                FROM adjutant.parked_keys ",
             $rest
         )
@@ -49,7 +49,7 @@ const OF_GROUP: &str = select_parked_key!(
 /// Served by parked_keys_to_replay, a lookup a partition.
 const TO_REPLAY: &str = "
     SELECT p.group_name, p.generation, p.scope, p.key, p.partition, p.failed_offset, p.cursor,
-           p.cursor_version, p.state, p.dead_letter_id, p.attempts, p.parked_at
+           p.cursor_version, p.state, p.dead_letter_id, p.attempts, p.parked_at, p.begun
       FROM unnest($1::text[], $2::smallint[]) WITH ORDINALITY AS o(g, p, i)
      CROSS JOIN LATERAL (SELECT * FROM adjutant.parked_keys k
                           WHERE k.group_name = o.g AND k.partition = o.p AND k.state > 1
@@ -219,6 +219,10 @@ impl ParkedKeys for PostgresStore {
         let partitions: Vec<i16> = owned.iter().map(|(_, partition)| partition.0).collect();
         let rows = self.look(TO_REPLAY, &[&groups, &partitions, &number(limit)]).await?;
         rows.iter().map(parked_key).collect()
+    }
+
+    async fn begin_replay(&self, key: &ParkedKey, member: MemberId) -> Result<i32, StoreError> {
+        self.begin_replay_step(key, member).await
     }
 
     async fn waiting_events(
@@ -402,6 +406,7 @@ pub(super) fn parked_key(row: &Row) -> Result<ParkedKey, StoreError> {
         dead_letter: DeadLetterId(row.get(9)),
         attempts: row.get(10),
         parked_at: row.get(11),
+        begun: row.get(12),
     })
 }
 

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     dead_letter::DeadLetterId,
+    message::MemberId,
     store::{
         EventFailure, Fence, FoldDocuments, KeyName, KeyScope, ParkedKey, Replay, ReplayAsked,
         ReplayProgress, ReplayStep, StoreError,
@@ -45,7 +46,7 @@ const LETTER_BECOMES: &str = "
 const ASK: &str = "
     WITH asked AS (
         UPDATE adjutant.parked_keys
-           SET state = $2::smallint,
+           SET state = $2::smallint, begun = 0, begun_by = NULL,
                cursor = CASE WHEN $2::smallint = 2 THEN cursor
                              WHEN scope = 1 THEN failed_offset ELSE cursor + 1 END,
                cursor_version = cursor_version
@@ -83,9 +84,18 @@ const INSERT_EMPTY: &str = "
       FROM unnest($2::text[]) AS k ORDER BY k COLLATE \"C\"
     ON CONFLICT (view, key) DO NOTHING";
 
+/// A member counts once. Served by parked_keys_pkey.
+const BEGIN: &str = "
+    UPDATE adjutant.parked_keys
+       SET begun = begun + (begun_by IS DISTINCT FROM $7::uuid)::integer, begun_by = $7::uuid
+     WHERE group_name = $1 AND generation = $2 AND scope = $3 AND key = $4
+       AND cursor = $5 AND dead_letter_id = $6 AND state > 1
+    RETURNING begun - 1";
+
 /// Served by parked_keys_pkey.
 const MOVE_CURSOR: &str = "
-    UPDATE adjutant.parked_keys SET cursor = $5, cursor_version = $6
+    UPDATE adjutant.parked_keys
+       SET cursor = $5, cursor_version = $6, begun = 0, begun_by = NULL
      WHERE group_name = $1 AND generation = $2 AND scope = $3 AND key = $4";
 
 /// Served by parked_keys_pkey.
@@ -96,7 +106,8 @@ const UNPARK: &str = "
 /// Served by parked_keys_pkey.
 const PARK_AGAIN: &str = "
     UPDATE adjutant.parked_keys
-       SET state = 1, dead_letter_id = $5, partition = $6, failed_offset = $7, attempts = $8
+       SET state = 1, dead_letter_id = $5, partition = $6, failed_offset = $7, attempts = $8,
+           begun = 0, begun_by = NULL
      WHERE group_name = $1 AND generation = $2 AND scope = $3 AND key = $4";
 
 /// Served by views_parked.
@@ -134,6 +145,27 @@ impl PostgresStore {
         let audit = transaction.prepare(AUDIT).await?;
         transaction.commit_with(&audit, &[&letter, &replay.as_str(), &who, &reason]).await?;
         Ok(ReplayAsked::Accepted)
+    }
+
+    /// Need not be on disk when it is answered: it outlives the process.
+    pub(super) async fn begin_replay_step(
+        &self,
+        key: &ParkedKey,
+        member: MemberId,
+    ) -> Result<i32, StoreError> {
+        let KeyName { group, generation, scope, key: own } = &key.name;
+        let params: [&(dyn ToSql + Sync); 7] = [
+            &group.as_str(),
+            &generation.0,
+            &scope.code(),
+            own,
+            &key.cursor,
+            &key.dead_letter.0,
+            &member.0,
+        ];
+        let rows = self.unsynced(BEGIN, &params).await?;
+        let row = rows.first().ok_or(StoreError::Fenced(Fence::Parked))?;
+        Ok(row.get(0))
     }
 
     pub(super) async fn replay_step(

@@ -100,7 +100,7 @@ impl Suspects for PostgresStore {
 
 impl PostgresStore {
     /// A transaction of one statement whose COMMIT does not wait for the disk.
-    async fn unsynced(
+    pub(super) async fn unsynced(
         &self,
         sql: &str,
         params: Params<'_>,

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind},
     message::{
-        CommandId, EventEnvelope, GroupName, Offset, Partition, Position, RawJson, StreamId,
-        Timestamp, Version,
+        CommandId, EventEnvelope, GroupName, MemberId, Offset, Partition, Position, RawJson,
+        StreamId, Timestamp, Version,
     },
     store::{
         EventEntry, EventFailure, EventProgress, Fence, FoldDocuments, Folded, Generation, KeyName,
@@ -26,7 +26,7 @@ macro_rules! select_parked_key {
     ($rest:literal) => {
         concat!(
             "SELECT group_name, generation, scope, key, partition, failed_offset, cursor,
-                    cursor_version, state, dead_letter_id, attempts, parked_at
+                    cursor_version, state, dead_letter_id, attempts, parked_at, begun
                FROM parked_keys ",
             $rest
         )
@@ -196,6 +196,11 @@ impl ParkedKeys for SqliteStore {
             Ok(keys)
         });
         keys.await
+    }
+
+    async fn begin_replay(&self, key: &ParkedKey, member: MemberId) -> Result<i32, StoreError> {
+        let key = key.clone();
+        self.engine.write(move |transaction| transaction.begin_replay(&key, member)).await
     }
 
     async fn waiting_events(
@@ -390,6 +395,7 @@ pub(super) fn parked_key(row: &Row<'_>) -> Result<ParkedKey, StoreError> {
         dead_letter: DeadLetterId(id(row, 9)?),
         attempts: column(row, 10)?,
         parked_at: time(row, 11)?,
+        begun: column(row, 12)?,
     })
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     dead_letter::DeadLetterId,
-    message::Position,
+    message::{MemberId, Position},
     store::{
         EventFailure, Fence, Folded, KeyName, KeyScope, ParkedKey, Replay, ReplayAsked,
         ReplayProgress, ReplayStep, StoreError, ViewDocuments,
@@ -34,7 +34,7 @@ const LETTER_BECOMES: &str = "
 /// parked_keys_of_dead_letter.
 const ASK: &str = "
     UPDATE parked_keys
-       SET state = ?2,
+       SET state = ?2, begun = 0, begun_by = NULL,
            cursor = CASE WHEN ?2 = 2 THEN cursor
                          WHEN scope = 1 THEN failed_offset ELSE cursor + 1 END,
            cursor_version = cursor_version + (?2 = 3 AND scope = 1)
@@ -60,9 +60,14 @@ const STREAM_WAITS: &str = "
 const DOCUMENT_WAITS: &str = "
     SELECT 1 FROM parked_references WHERE group_name = ?1 AND generation = ?2 AND key = ?3 LIMIT 1";
 
+/// A member counts once. Served by the primary key.
+const BEGIN: &str = "
+    UPDATE parked_keys SET begun = begun + (begun_by IS NOT ?5), begun_by = ?5
+     WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4";
+
 /// Served by the primary key.
 const MOVE_CURSOR: &str = "
-    UPDATE parked_keys SET cursor = ?5, cursor_version = ?6
+    UPDATE parked_keys SET cursor = ?5, cursor_version = ?6, begun = 0, begun_by = NULL
      WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4";
 
 /// Served by the primary key.
@@ -73,7 +78,8 @@ const UNPARK: &str = "
 /// Served by the primary key.
 const PARK_AGAIN: &str = "
     UPDATE parked_keys
-       SET state = 1, dead_letter_id = ?5, partition = ?6, failed_offset = ?7, attempts = ?8
+       SET state = 1, dead_letter_id = ?5, partition = ?6, failed_offset = ?7, attempts = ?8,
+           begun = 0, begun_by = NULL
      WHERE group_name = ?1 AND generation = ?2 AND scope = ?3 AND key = ?4";
 
 /// Served by views_parked.
@@ -108,6 +114,20 @@ impl Transaction<'_> {
         let audit = params![self.now, letter.as_bytes(), replay.as_str(), who, reason];
         self.execute(AUDIT, audit)?;
         Ok(ReplayAsked::Accepted)
+    }
+
+    pub(super) fn begin_replay(
+        &self,
+        key: &ParkedKey,
+        member: MemberId,
+    ) -> Result<i32, StoreError> {
+        self.still(key)?;
+        let KeyName { group, generation, scope, key: own } = &key.name;
+        let (group, member) = (group.as_str(), member.0);
+        let params = params![group, generation.0, scope.code(), own, member.as_bytes()];
+        self.execute(BEGIN, params)?;
+        let found = self.first(ONE, name(&key.name), parked_key)?;
+        found.map(|found| found.begun - 1).ok_or(StoreError::Fenced(Fence::Parked))
     }
 
     /// The key must be where the replay thinks it is; answers its documents.

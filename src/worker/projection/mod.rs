@@ -35,6 +35,7 @@ use crate::{
 use fold::{Folder, Terms, Touched};
 use memory::Memory;
 use parked::ParkedStreams;
+pub(super) use replay::ReplayTerms;
 use trouble::{Trouble, Verdict};
 
 /// Maintains one view.

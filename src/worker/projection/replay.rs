@@ -12,20 +12,41 @@ use super::{
 };
 use crate::{
     domain::Scope,
-    message::{Offset, Position, Version},
+    message::{MemberId, Offset, Position, Version},
     store::{
         DocumentRow, Entry, KeyScope, ParkedKey, ReplayProgress, ReplayStep, StoreError,
         WaitingEvent,
     },
 };
 
+/// Who replays, and how often a process may vanish at an event before its key waits for a person.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplayTerms {
+    pub(crate) member: MemberId,
+    pub(crate) crash_limit: i32,
+}
+
 impl ProjectionHandler {
     /// Replays the next events that wait for a key. If one of them fails, the key waits for a person
-    /// again from there on.
-    pub(crate) async fn replay_step(&self, mut key: ParkedKey) -> Result<(), StoreError> {
+    /// again from there on; so it does if processes vanish whenever they come to it.
+    pub(crate) async fn replay_step(
+        &self,
+        mut key: ParkedKey,
+        terms: ReplayTerms,
+    ) -> Result<(), StoreError> {
         let mut events = self.store.waiting_events(&key, self.parking.replay_batch.max(1)).await?;
         let mut split = Split::whole(events.len());
+        let mut suspect = false;
         loop {
+            if !events.is_empty() {
+                let crashes = self.store.begin_replay(&key, terms.member).await?;
+                if crashes >= terms.crash_limit.max(1) {
+                    return self.replay_crashes(&key, &events, crashes).await;
+                }
+                suspect |= crashes > 0;
+            }
+            // One of these may be the reason: only alone does it have a count of its own.
+            split.take = if suspect { 1 } else { split.take };
             let behind = events.split_off(split.take.min(events.len()));
             let taken = events.len();
             match self.replay(&key, &events, None).await {
@@ -90,15 +111,30 @@ impl ProjectionHandler {
         }
     }
 
+    /// Processes vanished whenever they replayed the first of these events: no code of the
+    /// projection sees it again before a person asks for it.
+    async fn replay_crashes(
+        &self,
+        key: &ParkedKey,
+        events: &[WaitingEvent],
+        crashes: i32,
+    ) -> Result<(), StoreError> {
+        metrics::counter!("adjutant_crashed_entries_total", "group" => self.folder.group.to_string())
+            .increment(1);
+        let message = format!("{crashes} processes vanished while they replayed it");
+        let fault = Fault::lasting(Blame::Stream, "crashed", message);
+        self.park_again(key, events, &fault, crashes).await
+    }
+
     async fn park_again(
         &self,
         key: &ParkedKey,
-        alone: &[WaitingEvent],
+        events: &[WaitingEvent],
         fault: &Fault,
         attempts: i32,
     ) -> Result<(), StoreError> {
         let none = || StoreError::Internal("a replay without events failed".to_owned());
-        let event = alone.first().ok_or_else(none)?;
+        let event = events.first().ok_or_else(none)?;
         let failure = failure_of(&fault.error, attempts, &event.entry, position_of(event));
         tracing::error!(
             group = %self.folder.group, key = key.name.key, position = %failure.position,

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use adjutant::{domain::FailureKind, prelude::*};
 
-use super::{DrillCommand, DrillEvent, Ran, Run, RunInOrder};
+use super::{DrillCommand, DrillEvent, Ran, Run, RunInOrder, Task};
 
 /// Counts its tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,8 @@ impl Aggregate for Drill {
             return Err(Trouble::Fails);
         }
         let number = self.runs + 1;
-        Ok(Decision::event(Ran { number, poisons: task.poisons }).reply(number))
+        let Task { poisons, aborts_view, .. } = *task;
+        Ok(Decision::event(Ran { number, poisons, aborts_view }).reply(number))
     }
 
     fn evolve(&mut self, DrillEvent::Ran(ran): &DrillEvent) {
@@ -86,15 +87,14 @@ mod tests {
     use adjutant::testing::Given;
 
     use super::*;
-    use crate::drill::Task;
 
     #[test]
     fn tasks_that_go_well_are_counted() {
         Given::<Drill>::nothing()
             .when(Run::default())
-            .then_events((Ran { number: 1, poisons: false },))
+            .then_events((Ran { number: 1, poisons: false, aborts_view: false },))
             .when(RunInOrder(Task { poisons: true, ..Task::default() }))
-            .then_events((Ran { number: 2, poisons: true },))
+            .then_events((Ran { number: 2, poisons: true, aborts_view: false },))
             .then_reply(2);
     }
 }

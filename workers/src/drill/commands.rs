@@ -26,6 +26,10 @@ pub struct Task {
     /// Whether the view `drills` cannot apply its event, unless `bank.cured` is set.
     #[garde(skip)]
     pub poisons: bool,
+    /// Whether its event aborts the process that applies it to the view `drills`, unless
+    /// `bank.cured` is set.
+    #[garde(skip)]
+    pub aborts_view: bool,
 }
 
 /// Runs a task. A later one may overtake it while it is retried.
@@ -54,6 +58,9 @@ pub struct Ran {
     pub number: u64,
     /// Whether the view cannot apply this.
     pub poisons: bool,
+    /// Whether the view aborts its process at this.
+    #[serde(default)]
+    pub aborts_view: bool,
 }
 
 adjutant::events! {

@@ -7,7 +7,7 @@ use super::{Drill, DrillEvent};
 /// Maintains the view.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Drills {
-    /// Whether poisoned events are applied like others.
+    /// Whether poisoned events, and those that abort, are applied like others.
     pub cured: bool,
 }
 
@@ -38,6 +38,9 @@ impl Projection for Drills {
         event: &EventRecord,
     ) -> Result<(), ProjectionError> {
         let Some(DrillEvent::Ran(ran)) = event.get::<DrillEvent>() else { return Ok(()) };
+        if ran.aborts_view && !self.cured {
+            std::process::abort();
+        }
         if ran.poisons && !self.cured {
             return Err(ProjectionError::fatal(format!(
                 "task {} of {key} is poisoned",

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
     api::Api,
+    drills::{at, letter, position, runs, send, until_runs},
     eventually,
     process::{Bank, Launch},
     site::{Look, Site},
@@ -80,6 +81,113 @@ async fn one_aborting_command_inside_a_batch_of_100_is_the_only_dead_one() {
     let (code, verdict) = site.verify(None).await;
     assert_eq!(code, 0, "{verdict}");
     running.stop().await;
+}
+
+/// Waits for a letter of `drill/x` that is open and not the one before; starts the worker again as
+/// often as it vanishes, and counts that.
+async fn until_parked(
+    api: Api,
+    worker: &impl Fn() -> Bank,
+    running: &mut Bank,
+    before: Option<&Value>,
+) -> (Value, usize) {
+    let mut crashes = 0;
+    let parked = eventually("the stream is parked", async || {
+        if running.has_ended() {
+            crashes += 1;
+            *running = worker();
+        }
+        let page = api.get("/v1/dead-letters?stream=drill/x&state=open").await.json();
+        let first = page["items"].as_array()?.first()?.clone();
+        before.is_none_or(|before| before["id"] != first["id"]).then_some(first)
+    })
+    .await;
+    println!("the worker crashed {crashes} times");
+    (parked, crashes)
+}
+
+async fn ask(api: Api, letter: &Value, action: &str) {
+    let id = letter["id"].as_str().expect("an id");
+    let target = format!("/v1/dead-letters/{id}/{action}");
+    let answer = api.request("POST", &target, &[], &json!({ "reason": "a test" })).await;
+    assert!(answer.status == 202 || answer.status == 200, "{}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_aborts_the_projection_worker_parks_its_stream_and_so_does_its_replay() {
+    let site = Site::with_partitions(1).await;
+    let front = quick(site.launch("ingress,relay,command-worker")).start().await;
+    let api = Api(front.api());
+    let mut ids = Vec::new();
+    for task in [json!({}), json!({ "aborts_view": true }), json!({})] {
+        ids.push(send(api, "run", "x", task).await);
+    }
+    let other = send(api, "run", "y", json!({})).await;
+    position(api, other).await;
+    let worker = || quick(site.launch("projection-worker")).spawn();
+    let mut running = worker();
+    let (open, crashes) = until_parked(api, &worker, &mut running, None).await;
+    assert!((3..=6).contains(&crashes), "in its batch, and three times alone: {crashes}");
+    assert_eq!((&open["error"]["code"], &open["command_id"]), (&json!("crashed"), &json!(ids[1])));
+    until_runs(api, "y", other, 1).await;
+    until_runs(api, "x", ids[0], 1).await;
+
+    // Nothing was mended: the replay makes it vanish, too, but not for ever.
+    ask(api, &open, "retry").await;
+    let (again, crashes) = until_parked(api, &worker, &mut running, Some(&open)).await;
+    assert_eq!(crashes, 3);
+    assert_eq!((&again["error"]["code"], &again["position"]), (&json!("crashed"), &open["position"]));
+    let later = send(api, "run", "y", json!({})).await;
+    until_runs(api, "y", later, 2).await;
+    assert!(!running.has_ended(), "it runs on");
+    for id in &ids[1..] {
+        let answer = at(api, "x", &position(api, *id).await).await;
+        assert_eq!(answer.problem(), (504, "parked".to_owned()));
+    }
+
+    running.stop().await;
+    let mended = quick(site.launch("projection-worker")).set("bank.cured", true).spawn();
+    ask(api, &again, "retry").await;
+    until_runs(api, "x", ids[2], 3).await;
+    let mut look = site.look().await;
+    assert_eq!(look.number("SELECT count(*) FROM adjutant.parked_keys").await, 0);
+    look.until_quiet().await;
+    look.close().await;
+    let (code, verdict) = site.verify(None).await;
+    assert_eq!(code, 0, "{verdict}");
+    drop(mended);
+}
+
+/// What is replayed together with the guilty event is applied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_aborts_in_the_middle_of_a_replay_is_the_one_that_is_given_up() {
+    let site = Site::with_partitions(1).await;
+    let front = quick(site.launch("ingress,relay,command-worker")).start().await;
+    let api = Api(front.api());
+    let worker = || quick(site.launch("projection-worker")).spawn();
+    let mut running = worker();
+    let mut ids = Vec::new();
+    let tasks = [json!({ "poisons": true }), json!({}), json!({}), json!({ "aborts_view": true }), json!({})];
+    for task in tasks {
+        ids.push(send(api, "run", "x", task).await);
+    }
+    let last = position(api, ids[4]).await;
+    let poisoned = letter(api, "drill/x", "open").await;
+    eventually("all of them are passed", async || {
+        let answer = at(api, "x", &last).await;
+        (answer.status == 504 && answer.problem().1 == "parked").then_some(())
+    })
+    .await;
+    ask(api, &poisoned, "discard").await;
+    let (crashed, crashes) = until_parked(api, &worker, &mut running, Some(&poisoned)).await;
+    assert_eq!(crashes, 4, "in its batch, and three times alone");
+    assert_eq!(crashed["error"]["code"], "crashed");
+    assert_eq!(crashed["command_id"], json!(ids[3]));
+    assert_eq!(runs(api, "x").await, 2, "what was in front of it is applied");
+    assert!(!running.has_ended());
+    running.stop().await;
+    let (code, verdict) = site.verify(None).await;
+    assert_eq!(code, 0, "{verdict}");
 }
 
 /// How many kills; `scripts/kill-workers` asks for more.

@@ -12,6 +12,7 @@ mod config;
 mod crashes;
 mod demo;
 mod embedded;
+mod failures;
 mod files;
 mod history;
 mod kills;

@@ -85,6 +85,7 @@ fn parked_key(stream: &str) -> ParkedKey {
         dead_letter: DeadLetterId(uuid::Uuid::nil()),
         attempts: 3,
         parked_at: Timestamp::UNIX_EPOCH,
+        begun: 0,
     }
 }
 

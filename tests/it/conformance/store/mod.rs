@@ -156,6 +156,7 @@ conformance! {
             no_event_is_lost_between_the_last_look_and_the_unparking,
             a_replay_is_asked_for_once_by_however_many,
             a_replay_that_fails_waits_for_a_person_again,
+            a_step_of_a_replay_is_counted_until_one_takes_place,
             a_discarded_event_of_a_document_waits_no_longer,
             a_position_in_a_parked_part_is_told,
             a_position_that_waits_for_a_shared_document_is_told,

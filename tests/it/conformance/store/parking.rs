@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use adjutant::{
     dead_letter::DeadLetterId,
-    message::{CommandId, Failure, GroupName, Offset, Partition, Position, Version},
+    message::{CommandId, Failure, GroupName, MemberId, Offset, Partition, Position, Version},
     store::{
         CheckpointMove, DocumentRow, EventFailure, Fence, FoldDocuments, FoldRequest, Folded,
         KeyScope, NewParkedKey, ParkedKey, ParkedReference, Replay, ReplayAsked, ReplayProgress,
@@ -413,6 +413,39 @@ pub async fn a_replay_that_fails_waits_for_a_person_again(open: Open) {
     let last = parked(store).await.remove(0);
     assert_eq!((last.failed, last.attempts, last.cursor), (at(2), 3, 1));
     assert_eq!(version(store, "a").await, 0);
+}
+
+/// Who replays what makes processes vanish must be able to tell.
+pub async fn a_step_of_a_replay_is_counted_until_one_takes_place(open: Open) {
+    let truth = open(1).await;
+    let store = &truth.store;
+    append(store, &["a", "a"]).await;
+    store.commit_view(parking(0, 1, vec![parks("a", 1, 1)])).await.expect("park");
+    store.commit_view(passing(1, 2, "a")).await.expect("pass");
+    let (one, other) = (MemberId::generate(), MemberId::generate());
+    let unasked = parked(store).await.remove(0);
+    assert_fenced(store.begin_replay(&unasked, one).await, Fence::Parked);
+    let key = asked(store).await;
+    assert_eq!(key.begun, 0);
+    let begin = async |key: &ParkedKey, member| {
+        store.begin_replay(key, member).await.expect("begin")
+    };
+    assert_eq!(begin(&key, one).await, 0);
+    assert_eq!(begin(&key, one).await, 0, "it did not vanish");
+    assert_eq!(begin(&key, other).await, 1);
+    assert_eq!(begin(&key, MemberId::generate()).await, 2);
+    assert_eq!(parked(store).await[0].begun, 3);
+
+    let waiting = store.waiting_events(&key, 10).await.expect("waiting");
+    replay(store, &key, &waiting[..1], &["a"]).await.expect("replay");
+    assert_fenced(store.begin_replay(&key, one).await, Fence::Parked);
+    let key = parked(store).await.remove(0);
+    assert_eq!(begin(&key, one).await, 0, "the next step is another one");
+    assert_eq!(begin(&key, other).await, 1);
+    store.park_again(&key, failure(2, 2)).await.expect("park again");
+    assert_fenced(store.begin_replay(&key, one).await, Fence::Parked);
+    let key = asked(store).await;
+    assert_eq!((key.begun, begin(&key, other).await), (0, 0), "asked for again");
 }
 
 pub async fn a_discarded_event_of_a_document_waits_no_longer(open: Open) {

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use client::{Answer, Client};
+pub(crate) use client::Answer;
+use client::Client;
 
 /// A client that makes a connection a request, so that a process that is replaced is no trouble.
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@ pub mod any_store;
 pub mod api;
 pub mod database;
 pub mod directory;
+pub mod drills;
 pub mod file;
 pub mod in_process;
 pub mod process;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write as _},
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
@@ -28,6 +28,17 @@ pub fn program() -> Command {
 /// Runs a command to its end.
 pub async fn run(mut command: Command) -> Output {
     let running = tokio::task::spawn_blocking(move || command.output().expect("the binary runs"));
+    tokio::time::timeout(PATIENCE, running).await.expect("it ends").expect("no panic")
+}
+
+/// Runs a command to its end, with an input.
+pub async fn run_with(mut command: Command, input: String) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().expect("the binary runs");
+        child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it reads");
+        child.wait_with_output().expect("it ends")
+    });
     tokio::time::timeout(PATIENCE, running).await.expect("it ends").expect("no panic")
 }
 

@@ -28,7 +28,8 @@ impl Site {
     pub async fn with_partitions(partitions: i64) -> Self {
         let partitions = PartitionCount::new(partitions).unwrap();
         let mut road = Road::new();
-        road.groups = groups_of(&bank::accounts::service().unwrap());
+        // With the drills, whose queues are there if faults are injected.
+        road.groups = groups_of(&bank::drill::service(false).unwrap());
         road.partitions = partitions;
         Self { database: Database::empty().await, road, partitions }
     }
