@@ -27,6 +27,10 @@ use super::{
 const REPLICAS: usize = 2;
 /// How many partitions the database has.
 pub(super) const PARTITIONS: i64 = 8;
+/// When a command that failed comes back, in milliseconds; it is dead after the last.
+const RETRY_DELAYS_MS: [u32; 3] = [200, 1_000, 3_000];
+/// How many attempts a command has.
+pub(super) const MOST_ATTEMPTS: i32 = 1 + RETRY_DELAYS_MS.len() as i32;
 /// How long a process may take to stop when it is told to; it allows itself 8 s.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// How much of a log is quoted when its process ends by itself.
@@ -246,6 +250,8 @@ impl Slot {
             "database.hot_connections=4".to_owned(),
             "database.read_connections=2".to_owned(),
             format!("database.partitions={PARTITIONS}"),
+            format!("retry.default.delays_ms={RETRY_DELAYS_MS:?}"),
+            "bank.fault_injection=true".to_owned(),
         ] {
             command.args(["--set", &setting]);
         }
