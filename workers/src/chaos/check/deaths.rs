@@ -56,7 +56,7 @@ fn is_due(kind: Kind, letter: &Letter) -> bool {
 /// Those that were taken back, and those that still are outcomes.
 fn one_letter_each(stored: &Stored, failed: &Failed, violations: &mut Violations) {
     let mut deaths: BTreeMap<(Uuid, i32), i32> = BTreeMap::new();
-    let past = failed.past_deaths.iter().map(|death| (death.command, death.attempts));
+    let past = failed.past_deaths.values().flatten().map(|death| (death.command, death.attempts));
     let last = stored.ids().filter_map(|id| {
         stored.outcome(id).filter(|it| it.status == 3).map(|outcome| (id, outcome.attempts))
     });

@@ -61,7 +61,8 @@ pub(super) struct Action {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Failed {
     pub(super) attempts: BTreeMap<Uuid, Vec<Attempt>>,
-    pub(super) past_deaths: Vec<PastDeath>,
+    /// By command.
+    pub(super) past_deaths: BTreeMap<Uuid, Vec<PastDeath>>,
     pub(super) letters: Vec<Letter>,
     pub(super) actions: Vec<Action>,
     /// How often each drill ran, as the view shows it.
@@ -76,7 +77,10 @@ impl Failed {
         for attempt in attempts {
             failed.attempts.entry(attempt.command).or_default().push(attempt);
         }
-        failed.past_deaths = sqlx::query_as(PAST_DEATHS).fetch_all(&mut connection).await?;
+        let past: Vec<PastDeath> = sqlx::query_as(PAST_DEATHS).fetch_all(&mut connection).await?;
+        for death in past {
+            failed.past_deaths.entry(death.command).or_default().push(death);
+        }
         failed.letters = sqlx::query_as(DEAD_LETTERS).fetch_all(&mut connection).await?;
         failed.actions = sqlx::query_as(ACTIONS).fetch_all(&mut connection).await?;
         let drills: Vec<(String, i64)> = sqlx::query_as(DRILLS).fetch_all(&mut connection).await?;
@@ -87,6 +91,6 @@ impl Failed {
 
     /// Whether a command died and was brought back, once or more.
     pub(super) fn came_back(&self, command: Uuid) -> bool {
-        self.past_deaths.iter().any(|death| death.command == command)
+        self.past_deaths.contains_key(&command)
     }
 }
