@@ -131,7 +131,8 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
     let complaints = fleet.stop().await;
     let (entries, seen) = run.log.finish()?;
     eprintln!("[{:6.1} s] checking {} commands", run.seconds(), entries.len());
-    let mut checked = check::check(&entries, &run.log.acted(), &postgres, &rabbit).await?;
+    let (acted, deaths) = (run.log.acted(), fleet.deaths());
+    let mut checked = check::check(&entries, &acted, deaths.len(), &postgres, &rabbit).await?;
     for (kind, all) in [
         ("does not settle", unsettled.into_iter().collect()),
         ("does not stop in order", complaints),
@@ -146,7 +147,7 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
         needed: plan.needed,
         faults,
         failed,
-        deaths: fleet.deaths(),
+        deaths,
         lookups: run.log.lookups(),
         checked,
     })

@@ -61,10 +61,11 @@ impl Checked {
     }
 }
 
-/// Checks everything.
+/// Checks everything. `crashes`: how many processes ended by themselves.
 pub(super) async fn check(
     entries: &[Entry],
     acted: &[Acted],
+    crashes: usize,
     postgres: &Postgres,
     rabbit: &Rabbit,
 ) -> Result<Checked, ChaosError> {
@@ -72,7 +73,7 @@ pub(super) async fn check(
     let violations = &mut checked.violations;
     audit(postgres, violations).await?;
     let stored = Stored::read(postgres).await?;
-    let dead_letters = DeadLetters::take(rabbit, violations).await?;
+    let dead_letters = DeadLetters::take(rabbit, crashes, violations).await?;
     let failed = Failed::read(postgres).await?;
     told::check(entries, &stored, &failed, &dead_letters, violations);
     order::check(entries, &stored, violations);
