@@ -94,6 +94,9 @@ pub struct ChaosArgs {
     /// How many accounts they have together.
     #[arg(long, default_value_t = 200)]
     pub accounts: usize,
+    /// How many commands a minute abort the process that executes them, several times each.
+    #[arg(long, value_name = "PER_MINUTE", default_value_t = 1.0, value_parser = aborts)]
+    pub aborts: f64,
     /// Only this class of faults (may be repeated, or separated by commas).
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub fault: Vec<crate::chaos::Class>,
@@ -135,6 +138,7 @@ impl ChaosArgs {
                 http_clients: self.clients,
                 amqp_clients: self.amqp_clients,
                 accounts: self.accounts,
+                aborts: self.aborts,
             },
             classes: if self.fault.is_empty() { Class::all() } else { self.fault.clone() },
             together: self.together,
@@ -330,6 +334,13 @@ fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
         _ => Err("must be a number above 0".into()),
+    }
+}
+
+fn aborts(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.0..=60.0).contains(&rate) => Ok(rate),
+        _ => Err("must be a number from 0 to 60".into()),
     }
 }
 

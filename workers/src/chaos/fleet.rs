@@ -6,6 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom},
     net::SocketAddr,
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Command, ExitStatus},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -27,8 +28,14 @@ use super::{
 const REPLICAS: usize = 2;
 /// How many partitions the database has.
 pub(super) const PARTITIONS: i64 = 8;
+/// When a command that failed comes back, in milliseconds; it is dead after the last.
+const RETRY_DELAYS_MS: [u32; 3] = [200, 1_000, 3_000];
+/// How many attempts a command has.
+pub(super) const MOST_ATTEMPTS: i32 = 1 + RETRY_DELAYS_MS.len() as i32;
 /// How long a process may take to stop when it is told to; it allows itself 8 s.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
+/// SIGABRT: what a drill that aborts does.
+const ABORT: i32 = 6;
 /// How much of a log is quoted when its process ends by itself.
 const QUOTED: u64 = 1_500;
 
@@ -246,6 +253,8 @@ impl Slot {
             "database.hot_connections=4".to_owned(),
             "database.read_connections=2".to_owned(),
             format!("database.partitions={PARTITIONS}"),
+            format!("retry.default.delays_ms={RETRY_DELAYS_MS:?}"),
+            "bank.fault_injection=true".to_owned(),
         ] {
             command.args(["--set", &setting]);
         }
@@ -264,6 +273,10 @@ impl Slot {
     }
 
     fn last_words(&self, status: ExitStatus) -> String {
+        // Drills do that, several times each.
+        if self.role == Role::CommandWorker && status.signal() == Some(ABORT) {
+            return format!("{} ended by itself ({status})", self.name);
+        }
         let read = |mut file: File| -> std::io::Result<String> {
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(QUOTED)))?;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{clients::Command, error::ChaosError};
 
@@ -79,6 +80,21 @@ impl Entry {
     }
 }
 
+/// What a person did about a dead letter, and was told about it.
+#[derive(Clone, Debug)]
+pub(super) struct Acted {
+    /// The letter.
+    pub letter: Uuid,
+    /// `retry` or `discard`.
+    pub action: &'static str,
+    /// The reason that was given, which is nobody else's.
+    pub reason: String,
+    /// It was told done.
+    pub done: bool,
+    /// It was told that somebody was first.
+    pub taken: bool,
+}
+
 /// The log of all clients. Grows by an entry a command, which the rate and the length of the run
 /// bound.
 pub(super) struct Log {
@@ -90,6 +106,8 @@ pub(super) struct Log {
     /// What clients saw that must not be.
     violations: Mutex<Vec<String>>,
     lookups: AtomicU64,
+    /// What people were told about dead letters.
+    acted: Mutex<Vec<Acted>>,
 }
 
 impl Log {
@@ -104,6 +122,7 @@ impl Log {
             accepted: AtomicU64::new(0),
             violations: Mutex::default(),
             lookups: AtomicU64::new(0),
+            acted: Mutex::default(),
         })
     }
 
@@ -148,6 +167,10 @@ impl Log {
         }
         let line = self.line(entry, told);
         drop(entries);
+        self.write(&line);
+    }
+
+    fn write(&self, line: &serde_json::Value) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writeln!(file, "{line}") {
             // The check reads memory; a file that cannot be written is told and changes nothing.
@@ -172,6 +195,28 @@ impl Log {
             "told": word,
             "why": why,
         })
+    }
+
+    /// A person acted on a dead letter and was answered; also each time when the answer is none.
+    pub(super) fn acts(&self, acted: &Acted, words: &str) {
+        self.write(&json!({
+            "at": self.began.elapsed().as_secs_f64(),
+            "letter": acted.letter,
+            "action": acted.action,
+            "reason": acted.reason,
+            "done": acted.done,
+            "taken": acted.taken,
+            "told": words.chars().take(200).collect::<String>(),
+        }));
+        if acted.done || acted.taken {
+            let mut all = self.acted.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(acted.clone());
+        }
+    }
+
+    /// What people were told.
+    pub(super) fn acted(&self) -> Vec<Acted> {
+        self.acted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A lookup showed that a command has ended so.

@@ -43,7 +43,7 @@ pub use error::ChaosError;
 pub use recovery::Recovery;
 pub use report::{Happened, Report, Verdict};
 
-use clients::Clients;
+use clients::{Clients, People};
 use clock::ClockLibrary;
 use directory::Directory;
 use faults::{Site, Struck};
@@ -131,7 +131,8 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
     let complaints = fleet.stop().await;
     let (entries, seen) = run.log.finish()?;
     eprintln!("[{:6.1} s] checking {} commands", run.seconds(), entries.len());
-    let mut checked = check::check(&entries, &postgres, &rabbit).await?;
+    let (acted, deaths) = (run.log.acted(), fleet.deaths());
+    let mut checked = check::check(&entries, &acted, deaths.len(), &postgres, &rabbit).await?;
     for (kind, all) in [
         ("does not settle", unsettled.into_iter().collect()),
         ("does not stop in order", complaints),
@@ -146,7 +147,7 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
         needed: plan.needed,
         faults,
         failed,
-        deaths: fleet.deaths(),
+        deaths,
         lookups: run.log.lookups(),
         checked,
     })
@@ -190,6 +191,7 @@ impl Run<'_> {
         let (plan, apis) = (self.plan, self.site.fleet.apis());
         let probes = Probes::open(apis.clone(), self.log.clone(), plan.seed).await?;
         let clients = Clients::start(plan.load, &apis, &self.site.rabbit.url(), &self.log)?;
+        let people = People::start(plan.seed, &apis, &self.log)?;
         let (mut happened, mut failed) = (Vec::new(), Vec::new());
         let mut schedule = Schedule::new(plan.seed, plan.classes.clone(), plan.together);
         let mut pauses = Draw::of(plan.seed, "pauses", 0);
@@ -220,7 +222,9 @@ impl Run<'_> {
             clients.stop().await?;
         }
         eprintln!("[{:6.1} s] all is healed, and clients have stopped", self.seconds());
+        people.come_to_an_end();
         let unsettled = settle::settle(self.site.postgres, self.site.rabbit).await?;
+        people.stop().await?;
         Ok(UnderLoad { lasted, faults: happened, failed, unsettled })
     }
 

@@ -116,6 +116,8 @@ impl Report {
                 "sent": checked.sent, "accepted": checked.accepted, "refused": checked.refused,
                 "unknown": checked.unknown, "could_end": checked.could_end, "ended": checked.ended,
                 "lookups": self.lookups, "intake_dead_letters": checked.dead_letters,
+                "failed_attempts": checked.failed_attempts, "dead_letters": checked.deaths,
+                "actions_of_people": checked.actions,
             },
             "violations": violations,
             "violations_total": checked.violations.count(),
@@ -210,6 +212,9 @@ impl Report {
             ("ended", format!("{} of {} ({share:.1} %)", checked.ended, checked.could_end)),
             ("lookups", self.lookups.to_string()),
             ("dead letters of the intake", checked.dead_letters.to_string()),
+            ("attempts that failed", checked.failed_attempts.to_string()),
+            ("dead letters", checked.deaths.to_string()),
+            ("retried or discarded by people", checked.actions.to_string()),
             ("violations", checked.violations.count().to_string()),
         ];
         for (what, result) in rows {

@@ -1,5 +1,5 @@
-//! The wait at the end: until everything that was accepted has ended and every view has caught up,
-//! or nothing moves any more.
+//! The wait at the end: until everything that was accepted has ended, every view has caught up,
+//! nothing waits for its time, and people have left no dead letter open; or nothing moves any more.
 
 use std::time::Duration;
 
@@ -26,11 +26,21 @@ struct Reached {
     outcomes: i64,
     outbox: i64,
     behind: i64,
+    scheduled: i64,
+    holds: i64,
+    letters: i64,
+    parked: i64,
+    suspects: i64,
+    /// Counts what happens without changing any of the others: people, attempts, the schedule.
+    happened: i64,
 }
 
 impl Reached {
     fn is_quiet(self) -> bool {
-        self.commands == self.outcomes && self.outbox == 0 && self.behind == 0
+        self.commands == self.outcomes
+            && [self.outbox, self.behind, self.scheduled, self.holds, self.letters, self.parked]
+                .iter()
+                .all(|left| *left == 0)
     }
 }
 
@@ -56,10 +66,17 @@ pub(super) async fn settle(
         if began.elapsed() > PATIENCE || moved.elapsed() > STUCK {
             return Ok(Some(format!(
                 "{} commands have no outcome, {} rows wait in the outbox, views are {} events \
-                 behind, {messages} messages are in {INTAKE}",
+                 behind, {} rows are in the schedule, {} hold streams or wait, {} dead letters \
+                 are not done with, {} keys are parked, {} entries are suspect, {messages} \
+                 messages are in {INTAKE}",
                 reached.commands - reached.outcomes,
                 reached.outbox,
                 reached.behind,
+                reached.scheduled,
+                reached.holds,
+                reached.letters,
+                reached.parked,
+                reached.suspects,
             )));
         }
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -116,7 +116,11 @@ async fn nothing_is_lost_repeated_or_reordered_whatever_fails() {
     assert_eq!(report["violations"], serde_json::json!({}), "{report}");
     assert_eq!((code, &report["verdict"]), (Some(0), &"passed".into()), "{report}");
     assert_eq!(report["faults"].as_object().map(serde_json::Map::len), Some(13));
-    assert!(report["operations"]["accepted"].as_i64() > Some(500), "{report}");
+    let operations = &report["operations"];
+    assert!(operations["accepted"].as_i64() > Some(500), "{report}");
+    assert!(operations["failed_attempts"].as_i64() > Some(50), "{report}");
+    assert!(operations["dead_letters"].as_i64() > Some(10), "{report}");
+    assert!(operations["actions_of_people"].as_i64() > Some(10), "{report}");
 }
 
 /// What the broker confirmed is acknowledged before it is committed, and the ingress is killed, some

@@ -1,9 +1,14 @@
 //! The check afterwards, with every process of the service stopped: what clients were told is
 //! compared with what the tables hold, read by plain SQL. It shares no code with the service.
 
+mod attempts;
 mod dead_letters;
+mod deaths;
+mod drills;
+mod failed;
 mod money;
 mod order;
+mod people;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -14,11 +19,12 @@ pub use violations::Violations;
 
 use super::{
     error::ChaosError,
-    log::{Entry, Verdict},
+    log::{Acted, Entry, Verdict},
     services::{Postgres, Rabbit},
 };
 use crate::{database::Source, verify};
 use dead_letters::DeadLetters;
+use failed::Failed;
 use stored::Stored;
 
 /// What the check saw.
@@ -40,6 +46,12 @@ pub struct Checked {
     pub ended: u64,
     /// Messages in the intake's dead-letter queue.
     pub dead_letters: u64,
+    /// Dead letters of the service: commands that died, keys that were parked.
+    pub deaths: u64,
+    /// What people were told done about them.
+    pub actions: u64,
+    /// Attempts that failed.
+    pub failed_attempts: u64,
 }
 
 impl Checked {
@@ -49,9 +61,11 @@ impl Checked {
     }
 }
 
-/// Checks everything.
+/// Checks everything. `crashes`: how many processes ended by themselves.
 pub(super) async fn check(
     entries: &[Entry],
+    acted: &[Acted],
+    crashes: usize,
     postgres: &Postgres,
     rabbit: &Rabbit,
 ) -> Result<Checked, ChaosError> {
@@ -59,11 +73,20 @@ pub(super) async fn check(
     let violations = &mut checked.violations;
     audit(postgres, violations).await?;
     let stored = Stored::read(postgres).await?;
-    let dead_letters = DeadLetters::take(rabbit, violations).await?;
-    told::check(entries, &stored, &dead_letters, violations);
+    let dead_letters = DeadLetters::take(rabbit, crashes, violations).await?;
+    let failed = Failed::read(postgres).await?;
+    told::check(entries, &stored, &failed, &dead_letters, violations);
     order::check(entries, &stored, violations);
+    order::check_strict(entries, &stored, violations);
+    attempts::check(entries, &stored, &failed, violations);
+    deaths::check(entries, &stored, &failed, violations);
+    people::check(acted, &stored, &failed, violations);
+    drills::check(entries, &stored, &failed, violations);
     money::check(entries, &stored, postgres, violations).await?;
     checked.dead_letters = dead_letters.count();
+    checked.deaths = failed.letters.len() as u64;
+    checked.actions = acted.iter().filter(|acted| acted.done).count() as u64;
+    checked.failed_attempts = failed.attempts.values().map(|all| all.len() as u64).sum();
     count(entries, &stored, &mut checked);
     Ok(checked)
 }

@@ -28,7 +28,7 @@ pub(super) fn moved(entries: &[Entry], stored: &Stored) -> HashMap<String, i64> 
     for entry in entries {
         let command = &entry.command;
         let succeeded = stored.outcome(command.id).is_some_and(|outcome| outcome.status == 1);
-        if succeeded {
+        if succeeded && !command.kind.is_drill() {
             let sum = sums.entry(command.account.clone()).or_insert(0_i64);
             match command.kind {
                 Kind::Deposit => *sum += command.amount,

@@ -20,6 +20,8 @@ pub(super) struct Outcome {
     pub(super) version: i64,
     /// How many events it caused.
     pub(super) events: i32,
+    /// How many attempts it took.
+    pub(super) attempts: i32,
 }
 
 impl Outcome {
@@ -41,6 +43,8 @@ pub(super) struct Record {
     pub(super) kind: String,
     pub(super) stream: String,
     pub(super) payload: Value,
+    /// Where it first stands in the command log.
+    pub(super) first_offset: Option<i64>,
     pub(super) outcomes: Vec<Outcome>,
 }
 
@@ -59,13 +63,19 @@ impl Stored {
                 None => None,
                 Some(status) => {
                     let (version, events) = (row.try_get("version")?, row.try_get("events")?);
-                    Some(Outcome { status, version, events })
+                    Some(Outcome { status, version, events, attempts: row.try_get("attempts")? })
                 }
             };
             let (kind, stream) = (row.try_get("type")?, row.try_get("stream")?);
-            let payload = row.try_get("payload")?;
+            let (payload, first_offset) = (row.try_get("payload")?, row.try_get("first_offset")?);
             let command = all.entry(row.try_get("id")?);
-            let command = command.or_insert(Record { kind, stream, payload, outcomes: Vec::new() });
+            let command = command.or_insert_with(|| Record {
+                kind,
+                stream,
+                payload,
+                first_offset,
+                outcomes: Vec::new(),
+            });
             command.outcomes.extend(outcome);
         }
         drop(rows);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Violations,
     dead_letters::DeadLetters,
+    failed::Failed,
     stored::{Record, Stored},
 };
 use crate::chaos::{
@@ -19,6 +20,7 @@ use crate::chaos::{
 pub(super) fn check(
     entries: &[Entry],
     stored: &Stored,
+    failed: &Failed,
     dead_letters: &DeadLetters,
     violations: &mut Violations,
 ) {
@@ -46,7 +48,7 @@ pub(super) fn check(
             (Verdict::Refused, Some(_)) => violations.found("refused command executed", || {
                 format!("{} was refused, every time, and is there", in_words())
             }),
-            (_, Some(record)) => ended(entry, record, violations, in_words),
+            (_, Some(record)) => ended(entry, record, failed, violations, in_words),
             (Verdict::Refused | Verdict::Unknown, None) => {}
         }
     }
@@ -82,6 +84,7 @@ fn poison(
 fn ended(
     entry: &Entry,
     record: &Record,
+    failed: &Failed,
     violations: &mut Violations,
     in_words: impl Fn() -> String,
 ) {
@@ -91,8 +94,11 @@ fn ended(
         });
     };
     let command = &entry.command;
+    let came_back = failed.came_back(command.id);
     let fits = match (command.kind.expected(), outcome.status) {
         (Expected::Success | Expected::Either, 1) => outcome.events == 1,
+        (Expected::Death, 1) => outcome.events == 1 && came_back,
+        (Expected::Death, 3) => outcome.events == 0,
         (Expected::Rejection | Expected::Either, 2) => outcome.events == 0,
         _ => false,
     };
@@ -114,7 +120,8 @@ fn ended(
         });
     }
     let shown = entry.shown.as_deref().unwrap_or(outcome.word());
-    if shown != outcome.word() {
+    // A person may have brought it back since.
+    if shown != outcome.word() && !(shown == "dead" && came_back) {
         violations.found("outcome replaced", || {
             format!("{}: a lookup said {shown}, the table says {}", in_words(), outcome.word())
         });

@@ -30,6 +30,16 @@ pub(super) async fn run(sender: Sender, accounts: Vec<String>, mut pace: Pace) {
     }
 }
 
+/// Sends commands that abort whoever executes them, each to a drill of its own.
+pub(super) async fn abort(mut sender: Sender, mut pace: Pace) {
+    let mut number = 0;
+    while pace.turn().await {
+        number += 1;
+        let command = Command::new(Kind::Aborts, &format!("abort-{number}"), &mut sender.draw);
+        sender.submit(&command, false).await;
+    }
+}
+
 /// Opens every account; without that, deposits would be rejected.
 pub(super) async fn open(sender: &mut Sender, accounts: &[String], pace: &Pace) -> Vec<String> {
     let mut opened = Vec::new();
@@ -107,7 +117,10 @@ impl Client {
 
     /// Each event of an account changes its document once, so that the versions are the same.
     async fn read_own_write(&mut self, command: &Command, ended: &Ended) {
-        let Some(position) = &ended.position else { return };
+        // What poisons the view of drills is left out of it.
+        let Some(position) = ended.position.as_ref().filter(|_| !command.kind.is_drill()) else {
+            return;
+        };
         let Some(version) = self.sender.applied(&command.account, position).await else { return };
         self.sender.log.looked_up();
         if version < ended.version {

@@ -5,6 +5,7 @@
 mod amqp;
 mod command;
 mod http;
+mod person;
 mod sender;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -14,7 +15,11 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use super::{error::ChaosError, log::Log, random::Draw};
 
 pub(super) use command::{Command, Expected, Kind};
+pub(super) use person::People;
 pub(super) use sender::Sender;
+
+/// The client that aborts processes; those of the load come before, and people after it.
+const ABORTING_CLIENT: usize = 2_000;
 
 /// How the load is made.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +34,8 @@ pub struct Load {
     pub amqp_clients: usize,
     /// How many accounts they have together.
     pub accounts: usize,
+    /// How many commands a minute abort the process that executes them, besides.
+    pub aborts: f64,
 }
 
 impl Load {
@@ -68,6 +75,12 @@ impl Clients {
             } else {
                 tasks.spawn(amqp::run(sender, broker.to_owned(), accounts, pace));
             }
+        }
+        if load.aborts > 0.0 {
+            let draw = Draw::of(load.seed, "aborts", 0);
+            let sender = Sender::new(ABORTING_CLIENT, apis, log.clone(), draw.clone())?;
+            let pace = Pace::new(60.0 / load.aborts, stopped, draw);
+            tasks.spawn(http::abort(sender, pace));
         }
         Ok(Self { stop, tasks })
     }

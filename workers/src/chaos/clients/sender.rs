@@ -92,12 +92,16 @@ impl Sender {
 
     /// Sends something that is not logged as a new command.
     pub(super) async fn post(&mut self, command: &Command) -> Result<Answer, ClientError> {
-        let uri = Uri::from_static("/v1/commands");
-        let body = Bytes::from(command.body().to_string());
+        self.post_to(&Uri::from_static("/v1/commands"), &command.body()).await
+    }
+
+    /// Posts anything.
+    pub(super) async fn post_to(&mut self, uri: &Uri, body: &Value) -> Result<Answer, ClientError> {
+        let body = Bytes::from(body.to_string());
         let Some(connection) = self.connections.get_mut(self.current) else {
             return Err(ClientError::Timeout);
         };
-        let answered = connection.post(&uri, "application/json", body);
+        let answered = connection.post(uri, "application/json", body);
         tokio::time::timeout(ATTEMPT, answered).await.unwrap_or(Err(ClientError::Timeout))
     }
 
@@ -131,7 +135,7 @@ impl Sender {
         serde_json::from_slice::<Value>(&answer.body).ok()?["version"].as_i64()
     }
 
-    fn turn_to_another(&mut self) {
+    pub(super) fn turn_to_another(&mut self) {
         self.current = (self.current + 1) % self.connections.len().max(1);
     }
 }

@@ -15,7 +15,6 @@ use lapin::{
 };
 
 use crate::{
-    accounts,
     chaos::{
         PREFIX,
         error::ChaosError,
@@ -24,6 +23,7 @@ use crate::{
         random::Draw,
         services,
     },
+    drill,
 };
 
 /// A work queue.
@@ -115,9 +115,9 @@ fn queues_of(groups: &[GroupName]) -> Vec<Queue> {
     sources.map(Queue).collect()
 }
 
-/// Every group of the bank.
+/// Every group of the bank with drills.
 pub(in crate::chaos) fn groups() -> Result<Vec<GroupName>, ChaosError> {
-    let service = accounts::service();
+    let service = drill::service(false);
     let service = service.map_err(|error| ChaosError::Missing(error.to_string()))?;
     Ok(groups_of(&service))
 }
