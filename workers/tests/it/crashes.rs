@@ -188,10 +188,10 @@ async fn an_event_that_aborts_in_the_middle_of_a_replay_is_the_one_that_is_given
     })
     .await;
     ask(api, &poisoned, "discard").await;
-    let (crashed, crashes) = until_parked(api, &worker, &mut running, Some(&poisoned)).await;
+    let (given_up, crashes) = until_parked(api, &worker, &mut running, Some(&poisoned)).await;
     assert_eq!(crashes, 4, "in its batch, and three times alone");
-    assert_eq!(crashed["error"]["code"], "crashed");
-    assert_eq!(crashed["command_id"], json!(ids[3]));
+    assert_eq!(given_up["error"]["code"], "crashed");
+    assert_eq!(given_up["command_id"], json!(ids[3]));
     assert_eq!(runs(api, "x").await, 2, "what was in front of it is applied");
     assert!(!running.has_ended());
     running.stop().await;
