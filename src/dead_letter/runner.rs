@@ -105,12 +105,7 @@ async fn count_open(store: &dyn Store) {
 }
 
 /// Works on a job until it ends, or is somebody else's.
-async fn work_on(
-    store: Arc<dyn Store>,
-    signals: Signals,
-    mut job: DeadLetterJob,
-    owner: MemberId,
-) {
+async fn work_on(store: Arc<dyn Store>, signals: Signals, mut job: DeadLetterJob, owner: MemberId) {
     tracing::info!(job = %job.id, action = job.asked.action.as_str(), total = job.total, done = job.done, "working on a job over dead letters");
     let mut pace = Pace::new(job.asked.rate);
     loop {

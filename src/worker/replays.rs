@@ -81,8 +81,7 @@ impl Replays {
                 return false;
             }
         };
-        let terms =
-            ReplayTerms { member: self.parts.member, crash_limit: self.parts.crash_limit };
+        let terms = ReplayTerms { member: self.parts.member, crash_limit: self.parts.crash_limit };
         let mut went_on = false;
         for key in keys {
             if self.parts.stop.is_cancelled() {

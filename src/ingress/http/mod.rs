@@ -190,7 +190,12 @@ impl Shared {
             partitions: store.identity().partitions,
             commit: parts.commit,
             outcomes: OutcomeWatcher::start(store.clone(), signals.clone(), max, shutdown.clone()),
-            positions: PositionWatcher::start(store.clone(), signals.clone(), max, shutdown.clone()),
+            positions: PositionWatcher::start(
+                store.clone(),
+                signals.clone(),
+                max,
+                shutdown.clone(),
+            ),
             jobs: JobRunner::start(store.clone(), signals.clone(), shutdown),
             store,
             signals,

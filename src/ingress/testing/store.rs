@@ -287,7 +287,11 @@ impl ParkedKeys for MemoryStore {
     ) -> Result<Vec<ParkedKey>, StoreError> {
         unimplemented!()
     }
-    async fn begin_replay(&self, _: &ParkedKey, _: crate::message::MemberId) -> Result<i32, StoreError> {
+    async fn begin_replay(
+        &self,
+        _: &ParkedKey,
+        _: crate::message::MemberId,
+    ) -> Result<i32, StoreError> {
         unimplemented!()
     }
     async fn waiting_events(

@@ -6,6 +6,7 @@ use adjutant::prelude::*;
 const LONGEST_BLOCK: u64 = 60_000;
 
 /// How a task goes. `{}` goes well.
+#[allow(clippy::struct_excessive_bools)] // switches that do not depend on each other
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Task {

@@ -62,13 +62,13 @@ async fn fill(directory: &Directory) {
 const PARKED: &str = "
     INSERT INTO parked_keys
     SELECT 'projection.balances', 1, 1, stream, partition, \"offset\", \"offset\", version, 1,
-           randomblob(16), 3, recorded_at
+           randomblob(16), 3, 0, NULL, recorded_at
       FROM events e
      WHERE version = (SELECT max(version) FROM events l WHERE l.stream = e.stream) AND version > 3
      ORDER BY stream LIMIT 1;
     INSERT INTO parked_keys
     SELECT 'projection.balances', 1, 2, 'shared', partition, \"offset\", 0, 0, 1, randomblob(16), 3,
-           recorded_at
+           0, NULL, recorded_at
       FROM events LIMIT 1;
     INSERT INTO parked_references
     SELECT group_name, 1, key, partition, failed_offset FROM parked_keys WHERE scope = 2;

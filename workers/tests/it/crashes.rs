@@ -136,7 +136,10 @@ async fn an_event_that_aborts_the_projection_worker_parks_its_stream_and_so_does
     ask(api, &open, "retry").await;
     let (again, crashes) = until_parked(api, &worker, &mut running, Some(&open)).await;
     assert_eq!(crashes, 3);
-    assert_eq!((&again["error"]["code"], &again["position"]), (&json!("crashed"), &open["position"]));
+    assert_eq!(
+        (&again["error"]["code"], &again["position"]),
+        (&json!("crashed"), &open["position"])
+    );
     let later = send(api, "run", "y", json!({})).await;
     until_runs(api, "y", later, 2).await;
     assert!(!running.has_ended(), "it runs on");
@@ -167,7 +170,13 @@ async fn an_event_that_aborts_in_the_middle_of_a_replay_is_the_one_that_is_given
     let worker = || quick(site.launch("projection-worker")).spawn();
     let mut running = worker();
     let mut ids = Vec::new();
-    let tasks = [json!({ "poisons": true }), json!({}), json!({}), json!({ "aborts_view": true }), json!({})];
+    let tasks = [
+        json!({ "poisons": true }),
+        json!({}),
+        json!({}),
+        json!({ "aborts_view": true }),
+        json!({}),
+    ];
     for task in tasks {
         ids.push(send(api, "run", "x", task).await);
     }
@@ -179,10 +188,10 @@ async fn an_event_that_aborts_in_the_middle_of_a_replay_is_the_one_that_is_given
     })
     .await;
     ask(api, &poisoned, "discard").await;
-    let (crashed, crashes) = until_parked(api, &worker, &mut running, Some(&poisoned)).await;
+    let (given_up, crashes) = until_parked(api, &worker, &mut running, Some(&poisoned)).await;
     assert_eq!(crashes, 4, "in its batch, and three times alone");
-    assert_eq!(crashed["error"]["code"], "crashed");
-    assert_eq!(crashed["command_id"], json!(ids[3]));
+    assert_eq!(given_up["error"]["code"], "crashed");
+    assert_eq!(given_up["command_id"], json!(ids[3]));
     assert_eq!(runs(api, "x").await, 2, "what was in front of it is applied");
     assert!(!running.has_ended());
     running.stop().await;

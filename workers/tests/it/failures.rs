@@ -83,7 +83,10 @@ async fn a_parked_stream_waits(by: By) {
     let other = run("y", json!({})).await;
     until_runs(api, "x", first, 1).await;
     let open = letter(api, "drill/x", "open").await;
-    assert_eq!((&open["kind"], &open["group"]), (&json!("parked_key"), &json!("projection.drills")));
+    assert_eq!(
+        (&open["kind"], &open["group"]),
+        (&json!("parked_key"), &json!("projection.drills"))
+    );
     assert_eq!(open["command_id"], json!(poison));
     until_runs(api, "y", other, 1).await;
     for id in [poison, later[0], later[1]] {

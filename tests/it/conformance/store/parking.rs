@@ -427,9 +427,8 @@ pub async fn a_step_of_a_replay_is_counted_until_one_takes_place(open: Open) {
     assert_fenced(store.begin_replay(&unasked, one).await, Fence::Parked);
     let key = asked(store).await;
     assert_eq!(key.begun, 0);
-    let begin = async |key: &ParkedKey, member| {
-        store.begin_replay(key, member).await.expect("begin")
-    };
+    let begin =
+        async |key: &ParkedKey, member| store.begin_replay(key, member).await.expect("begin");
     assert_eq!(begin(&key, one).await, 0);
     assert_eq!(begin(&key, one).await, 0, "it did not vanish");
     assert_eq!(begin(&key, other).await, 1);
