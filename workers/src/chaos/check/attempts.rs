@@ -37,7 +37,7 @@ pub(super) fn check(
                 outcome.attempts,
             )
         };
-        if !attempts.iter().map(|attempt| attempt.attempt).eq(1..=count) {
+        if !attempts.iter().map(|attempt| attempt.number).eq(1..=count) {
             violations.found("attempts with a gap", in_words);
         }
         if attempts.iter().any(|attempt| !fits(command, attempt)) {
@@ -64,7 +64,7 @@ fn fits(command: &Command, attempt: &Attempt) -> bool {
     let own = match command.kind {
         Kind::Fatal | Kind::InOrderFatal => "drill_fatal",
         Kind::Aborts => "crashed",
-        _ if i64::from(attempt.attempt) <= fails(command) => "drill_fails",
+        _ if i64::from(attempt.number) <= fails(command) => "drill_fails",
         _ => TIMED_OUT,
     };
     code == own || code == TIMED_OUT

@@ -31,7 +31,7 @@ pub(super) fn check(
     let mut ran: BTreeMap<String, i64> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.command.kind.is_drill()) {
         let command = &entry.command;
-        if !stored.outcome(command.id).is_some_and(|outcome| outcome.status == 1) {
+        if stored.outcome(command.id).is_none_or(|outcome| outcome.status != 1) {
             continue;
         }
         if command.kind != Kind::Poisons {

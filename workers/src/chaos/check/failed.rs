@@ -17,7 +17,7 @@ const DRILLS: &str = include_str!("../queries/drills.sql");
 #[derive(Clone, Debug, FromRow)]
 pub(super) struct Attempt {
     pub(super) command: Uuid,
-    pub(super) attempt: i32,
+    pub(super) number: i32,
     pub(super) code: Option<String>,
 }
 
@@ -53,7 +53,8 @@ impl Letter {
 #[derive(Clone, Debug, FromRow)]
 pub(super) struct Action {
     pub(super) letter: Uuid,
-    pub(super) action: String,
+    /// `retry`, `retry_edited` or `discard`.
+    pub(super) word: String,
     pub(super) reason: Option<String>,
 }
 

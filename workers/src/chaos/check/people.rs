@@ -27,8 +27,8 @@ pub(super) fn check(
     for letter in &failed.letters {
         let done = of(letter.id);
         let fits = match (letter.state, done) {
-            (3, [action]) => action.action.starts_with("retry"),
-            (4, [action]) => action.action == "discard",
+            (3, [action]) => action.word.starts_with("retry"),
+            (4, [action]) => action.word == "discard",
             _ => false,
         };
         if !fits {

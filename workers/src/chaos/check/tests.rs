@@ -101,7 +101,7 @@ impl Story {
         self.log.told(place, &Told::Accepted);
         let attempts = (1..).zip(codes).map(|(attempt, code)| Attempt {
             command: id,
-            attempt,
+            number: attempt,
             code: Some((*code).to_owned()),
         });
         self.failed.attempts.insert(id, attempts.collect());
@@ -116,7 +116,7 @@ impl Story {
     fn letter(&mut self, kind: i16, command: Uuid, attempts: i32, state: i16, done: &[&str]) {
         let id = Uuid::now_v7();
         let codes = self.failed.attempts.get(&command);
-        let last = codes.and_then(|all| all.iter().find(|it| it.attempt == attempts));
+        let last = codes.and_then(|all| all.iter().find(|it| it.number == attempts));
         let code = last.and_then(|attempt| attempt.code.clone());
         self.failed.letters.push(Letter {
             id,
@@ -128,8 +128,8 @@ impl Story {
             code,
         });
         for action in done {
-            let (action, reason) = ((*action).to_owned(), Some(format!("of {id}")));
-            self.failed.actions.push(Action { letter: id, action, reason });
+            let (word, reason) = ((*action).to_owned(), Some(format!("of {id}")));
+            self.failed.actions.push(Action { letter: id, word, reason });
         }
         let reason = format!("of {id}");
         self.acted.push(Acted { letter: id, action: "", reason, done: true, taken: false });

@@ -98,8 +98,7 @@ fn ended(
     let fits = match (command.kind.expected(), outcome.status) {
         (Expected::Success | Expected::Either, 1) => outcome.events == 1,
         (Expected::Death, 1) => outcome.events == 1 && came_back,
-        (Expected::Death, 3) => outcome.events == 0,
-        (Expected::Rejection | Expected::Either, 2) => outcome.events == 0,
+        (Expected::Death, 3) | (Expected::Rejection | Expected::Either, 2) => outcome.events == 0,
         _ => false,
     };
     if !fits {
