@@ -56,11 +56,11 @@ impl Harm {
     fn strike(&self) {
         let drawn = self.world.dice().below(100);
         match drawn {
-            0..14 => self.crash(),
-            14..26 => self.pause(),
-            26..32 => self.replace(),
-            32..42 => self.cut_off(),
-            42..50 => self.foreign(),
+            0..6 => self.crash(),
+            6..24 => self.pause(),
+            24..29 => self.replace(),
+            29..43 => self.cut_off(),
+            43..50 => self.foreign(),
             50..55 => self.garbage(),
             55..61 => self.lose_contents(),
             61..68 => self.outage(),

@@ -38,7 +38,7 @@ const PARTITIONS: i64 = 4;
 /// How long a healed service may take until everything is done, in simulated time.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// How often it is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs the history of a seed.
 pub fn simulate(

@@ -47,7 +47,7 @@ impl SimulatedStore {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let world = &self.world;
-        self.arrive(10).await?;
+        self.arrive(3).await?;
         let done = work.await;
         world.dawdle().await;
         self.gate.pass().await;
@@ -65,7 +65,7 @@ impl SimulatedStore {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let world = &self.world;
-        self.arrive(25).await?;
+        self.arrive(12).await?;
         if world.strikes(Fault::StoreRolledBack, 60) {
             return Err(StoreError::Transient("simulated: deadlock".into()));
         }
@@ -75,7 +75,7 @@ impl SimulatedStore {
         let done = work.await;
         world.store.loses_next_commit(false);
         world.step(&self.gate.name, what, &asked, &done);
-        if world.strikes(Fault::CrashAfterCall, 15) {
+        if world.strikes(Fault::CrashAfterCall, 10) {
             self.gate.kill();
         }
         world.dawdle().await;
