@@ -76,7 +76,7 @@ pub(super) async fn check(
     let dead_letters = DeadLetters::take(rabbit, crashes, violations).await?;
     let failed = Failed::read(postgres).await?;
     told::check(entries, &stored, &failed, &dead_letters, violations);
-    order::check(entries, &stored, violations);
+    order::check(entries, &stored, &failed, violations);
     order::check_strict(entries, &stored, violations);
     attempts::check(entries, &stored, &failed, violations);
     deaths::check(entries, &stored, &failed, violations);

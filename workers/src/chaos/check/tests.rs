@@ -155,7 +155,7 @@ impl Story {
         let letters = DeadLetters::of(self.letters.clone());
         let mut violations = Violations::default();
         told::check(&entries, &stored, &self.failed, &letters, &mut violations);
-        order::check(&entries, &stored, &mut violations);
+        order::check(&entries, &stored, &self.failed, &mut violations);
         order::check_strict(&entries, &stored, &mut violations);
         attempts::check(&entries, &stored, &self.failed, &mut violations);
         deaths::check(&entries, &stored, &self.failed, &mut violations);
@@ -258,6 +258,14 @@ fn what_was_sent_after_an_acceptance_must_run_later() {
     story.stores(second, &[RUN]);
     story.stores(first, &[RUN]);
     assert_eq!(story.found(None), ["order broken"]);
+    // Its attempt took too long, and the second overtook it.
+    let code = Some("timed_out".to_owned());
+    let attempt = Attempt { command: first, number: 1, code };
+    story.failed.attempts.insert(first, vec![attempt]);
+    if let Some(outcome) = story.rows.get_mut(&first).and_then(|it| it.outcomes.first_mut()) {
+        outcome.attempts = 2;
+    }
+    assert_eq!(story.found(None), [""; 0]);
 
     let mut story = Story::new();
     let first = story.sends(Kind::Deposit, Door::Http, &[unknown()]);
