@@ -78,7 +78,7 @@ impl Clients {
         for _ in 0..commands {
             let pause = {
                 let mut dice = self.world.dice();
-                if dice.happens(2_500) { Duration::ZERO } else { dice.millis(0, 500) }
+                if dice.happens(2_500) { Duration::ZERO } else { dice.millis(0, 1_200) }
             };
             tokio::time::sleep(pause).await;
             let (draft, by_road) = self.draw();
