@@ -41,6 +41,10 @@ pub const BROKER_DROPPED_TOTAL: &str = "adjutant_broker_dropped_total";
 pub const QUEUE_MESSAGES: &str = "adjutant_queue_messages";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
+/// Connections of the HTTP API that were dropped because their clients took nothing for too long.
+pub const HTTP_STALLED_TOTAL: &str = "adjutant_http_stalled_total";
+/// Clients that wait for commands, by kind (`outcome`: until it ends; `status`: every change).
+pub const WATCHERS: &str = "adjutant_watchers";
 
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
@@ -79,4 +83,6 @@ pub fn describe() {
     describe_counter!(BROKER_DROPPED_TOTAL, "Messages that the in-process broker dropped");
     describe_gauge!(QUEUE_MESSAGES, "Messages that wait in a queue");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
+    describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
+    describe_gauge!(WATCHERS, "Clients that wait for commands, by what they wait for");
 }

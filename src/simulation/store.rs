@@ -15,11 +15,11 @@ use crate::{
         CommandId, GroupName, MemberId, Offset, Outcome, Partition, StreamId, Timestamp, Version,
     },
     store::{
-        Accepted, CommandCommit, CommandFilter, CommandRecord, CommittedCommands, DecideAgain,
-        Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads, Heartbeat, Identity,
-        Intake, LoadedStream, LogKind, Logs, Member, Members, NewCommand, Outbox, OutboxPage, Page,
-        Queries, RejectedMessage, Store, StoreError, StoredStreamEvent, ViewCommit, ViewDocuments,
-        ViewRecord, Views, sqlite::SqliteStore,
+        Accepted, CommandCommit, CommandFilter, CommandProgress, CommandRecord, CommittedCommands,
+        DecideAgain, Entry, Execution, FoldDocuments, FoldRequest, ForeignMessage, Heads,
+        Heartbeat, Identity, Intake, LoadedStream, LogKind, Logs, Member, Members, NewCommand,
+        Outbox, OutboxPage, Page, Queries, RejectedMessage, Store, StoreError, StoredStreamEvent,
+        ViewCommit, ViewDocuments, ViewRecord, Views, sqlite::SqliteStore,
     },
 };
 
@@ -269,6 +269,17 @@ impl Members for SimulatedStore {
 impl Queries for SimulatedStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
         self.read(self.inner().command(id)).await
+    }
+
+    async fn statuses(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, CommandProgress)>, StoreError> {
+        self.read(self.inner().statuses(commands)).await
+    }
+
+    async fn commands_with_ids(&self, ids: &[CommandId]) -> Result<Vec<CommandRecord>, StoreError> {
+        self.read(self.inner().commands_with_ids(ids)).await
     }
 
     async fn commands(

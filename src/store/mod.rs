@@ -32,7 +32,8 @@ pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, 
 pub use members::{Heartbeat, Member, Members, Role};
 pub use outbox::{Outbox, OutboxPage, OutboxRow};
 pub use queries::{
-    CommandFilter, CommandRecord, CommandStatus, Page, Queries, StoredStreamEvent, ViewRecord,
+    CommandFilter, CommandProgress, CommandRecord, CommandStatus, Page, Queries, StoredStreamEvent,
+    ViewRecord,
 };
 pub use views::{
     DocumentRow, DocumentWrite, FoldDocuments, FoldRequest, ViewCommit, ViewDocuments, Views,

@@ -18,6 +18,7 @@ mod streams;
 mod submit;
 mod types;
 mod views;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
 use self::{access::Access, body::BodyMemory, metrics::HttpMetrics};
-use super::{GroupCommit, IngressSettings, OutcomeWatcher, PositionWatcher, Validator};
+use super::{
+    CommandWatcher, GroupCommit, IngressSettings, PositionWatcher, Validator, WatchSettings,
+};
 use crate::{
     domain::{Registry, Service},
     http_server::{self, ServerLimits},
@@ -60,7 +63,8 @@ pub struct IngressParts {
     pub cache: Option<Arc<dyn CacheReport>>,
     /// Who owns which partitions, for `/v1/members`.
     pub ownership: Option<Arc<dyn OwnershipReport>>,
-    /// Stops it: no new connections, requests in flight end, long-polls answer at once.
+    /// Stops it: no new connections, requests in flight end, long-polls answer at once, event
+    /// streams end.
     pub shutdown: CancellationToken,
 }
 
@@ -129,6 +133,7 @@ impl Ingress {
         let limits = ServerLimits {
             max_connections: parts.settings.max_connections,
             header_timeout: Duration::from_millis(parts.settings.header_timeout_ms),
+            write_timeout: Duration::from_millis(parts.settings.write_timeout_ms),
             drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
             connections_gauge: Some(names::HTTP_CONNECTIONS),
             on_panic: Some(routes::panicked),
@@ -158,7 +163,7 @@ struct Shared {
     store: Arc<dyn Store>,
     partitions: PartitionCount,
     commit: GroupCommit,
-    outcomes: OutcomeWatcher,
+    changes: CommandWatcher,
     positions: PositionWatcher,
     access: Access,
     bodies: BodyMemory,
@@ -176,12 +181,14 @@ impl Shared {
         let IngressParts { store, signals, settings, shutdown, .. } = parts;
         let registry = parts.service.registry().clone();
         let max = settings.max_waiters;
+        let watching = WatchSettings { max_waiters: max, tell: watch::tell };
+        let (shared, stop) = (store.clone(), shutdown.clone());
         Self {
             validator: Validator::new(registry.clone()),
             registry,
             partitions: store.identity().partitions,
             commit: parts.commit,
-            outcomes: OutcomeWatcher::start(store.clone(), signals.clone(), max, shutdown.clone()),
+            changes: CommandWatcher::start(shared, signals.clone(), watching, stop),
             positions: PositionWatcher::start(store.clone(), signals, max, shutdown),
             store,
             access,

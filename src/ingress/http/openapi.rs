@@ -84,7 +84,7 @@ struct PlaceBody {
     ),
     paths(
         super::submit::submit, super::batch::submit_batch,
-        super::commands::one, super::commands::list,
+        super::commands::one, super::commands::list, super::watch::watch,
         super::views::one, super::views::page, super::streams::events,
         super::types::list, super::types::one,
         super::operations::members, super::operations::projections, super::operations::cache,

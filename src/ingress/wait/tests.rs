@@ -25,9 +25,10 @@ impl Fixture {
         Self { store: Arc::default(), signals: Signals::default(), stop: CancellationToken::new() }
     }
 
-    fn outcomes(&self, max_waiters: usize) -> OutcomeWatcher {
+    fn commands(&self, max_waiters: usize) -> CommandWatcher {
         let (signals, stop) = (self.signals.clone(), self.stop.clone());
-        OutcomeWatcher::start(self.store.clone(), signals, max_waiters, stop)
+        let settings = WatchSettings { max_waiters, tell };
+        CommandWatcher::start(self.store.clone(), signals, settings, stop)
     }
 
     fn positions(&self) -> PositionWatcher {
@@ -56,7 +57,7 @@ fn balances() -> GroupName {
 #[tokio::test(start_paused = true)]
 async fn a_hint_ends_the_wait_at_once() {
     let it = Fixture::new();
-    let watcher = it.outcomes(10);
+    let watcher = it.commands(10);
     let id = it.accepted().await;
     let wait = tokio::spawn(watcher.expect(P, id).within(Duration::from_secs(9)));
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -70,7 +71,7 @@ async fn a_hint_ends_the_wait_at_once() {
 #[tokio::test(start_paused = true)]
 async fn polling_finds_what_no_hint_announced() {
     let it = Fixture::new();
-    let watcher = it.outcomes(10);
+    let watcher = it.commands(10);
     let id = it.accepted().await;
     let two = [watcher.expect(P, id), watcher.watch(P, id)];
     let [one, two] = two.map(|wait| tokio::spawn(wait.within(Duration::from_secs(9))));
@@ -85,7 +86,7 @@ async fn polling_finds_what_no_hint_announced() {
 #[tokio::test(start_paused = true)]
 async fn what_ended_before_is_found_at_once() {
     let it = Fixture::new();
-    let watcher = it.outcomes(10);
+    let watcher = it.commands(10);
     let id = it.accepted().await;
     it.store.end(id, OutcomeStatus::Succeeded);
     // The watcher is busy with another one, whose polls have grown rare.
@@ -100,7 +101,7 @@ async fn what_ended_before_is_found_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_without_an_outcome_when_time_is_up_or_the_process_stops() {
     let it = Fixture::new();
-    let watcher = it.outcomes(10);
+    let watcher = it.commands(10);
     let id = it.accepted().await;
     assert!(watcher.expect(P, id).within(Duration::from_secs(2)).await.is_none());
     let started = Instant::now();
@@ -116,7 +117,7 @@ async fn a_wait_ends_without_an_outcome_when_time_is_up_or_the_process_stops() {
 #[tokio::test(start_paused = true)]
 async fn no_more_wait_than_allowed_and_who_leaves_makes_room() {
     let it = Fixture::new();
-    let watcher = it.outcomes(1);
+    let watcher = it.commands(1);
     let id = it.accepted().await;
     let first = watcher.expect(P, id);
     let started = Instant::now();
@@ -131,7 +132,7 @@ async fn no_more_wait_than_allowed_and_who_leaves_makes_room() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waiting_asks_nothing() {
     let it = Fixture::new();
-    let watcher = it.outcomes(10);
+    let watcher = it.commands(10);
     let id = it.accepted().await;
     assert!(watcher.watch(P, id).within(Duration::from_secs(1)).await.is_none());
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -144,7 +145,7 @@ async fn nobody_waiting_asks_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_for_a_while_only_delays() {
     let it = Fixture::new();
-    let watcher = it.outcomes(10);
+    let watcher = it.commands(10);
     let id = it.accepted().await;
     it.store.end(id, OutcomeStatus::Succeeded);
     it.store.inside().down = true;

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
     store::{
-        CommandFilter, CommandRecord, Page, Queries, StoreError, StoredStreamEvent, ViewRecord,
+        CommandFilter, CommandProgress, CommandRecord, Page, Queries, StoreError,
+        StoredStreamEvent, ViewRecord,
         paging::{CommandPage, end_of_prefix},
         stored,
     },
@@ -36,6 +37,17 @@ macro_rules! select_command {
 
 /// Served by the primary key.
 const COMMAND: &str = concat!(select_command!("commands c"), "WHERE c.id = ?1");
+
+/// Served by schedule_of_command, holds_of_command and the primary keys of attempts and outcomes.
+const STATUS: &str = "
+    SELECT EXISTS (SELECT 1 FROM schedule s
+                    WHERE s.command_id = ?2 AND s.reason = 'not_before'),
+           (SELECT h.state = 2 FROM holds h
+             WHERE h.partition = ?1 AND h.command_id = ?2) IS TRUE,
+           coalesce((SELECT max(a.attempt) FROM attempts a
+                      WHERE a.partition = ?1 AND a.command_id = ?2), 0),
+           o.status, o.attempts
+      FROM (SELECT 1) LEFT JOIN outcomes o ON o.partition = ?1 AND o.command_id = ?2";
 
 /// Served by commands_newest, read backwards.
 const NEWEST: &str = concat!(
@@ -75,6 +87,36 @@ impl Queries for SqliteStore {
         let found = self
             .engine
             .read(move |transaction| transaction.first(COMMAND, [id.0.as_bytes()], command));
+        found.await
+    }
+
+    async fn statuses(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, CommandProgress)>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let commands = commands.to_vec();
+        let statuses = self.engine.read(move |transaction| {
+            let statuses = commands.iter().filter_map(|(partition, id)| {
+                let params = params![partition.0, id.0.as_bytes()];
+                let found = transaction.first(STATUS, params, progress).transpose()?;
+                Some(found.map(|progress| (*id, progress)))
+            });
+            statuses.collect()
+        });
+        statuses.await
+    }
+
+    async fn commands_with_ids(&self, ids: &[CommandId]) -> Result<Vec<CommandRecord>, StoreError> {
+        let ids = ids.to_vec();
+        let found = self.engine.read(move |transaction| {
+            let found = ids.iter().filter_map(|id| {
+                transaction.first(COMMAND, [id.0.as_bytes()], command).transpose()
+            });
+            found.collect()
+        });
         found.await
     }
 
@@ -168,11 +210,25 @@ fn command(row: &Row<'_>) -> Result<CommandRecord, StoreError> {
     })
 }
 
+fn progress(row: &Row<'_>) -> Result<CommandProgress, StoreError> {
+    let status = column::<Option<i16>>(row, 3)?.map(outcome_status).transpose()?;
+    Ok(CommandProgress {
+        scheduled: column(row, 0)?,
+        waiting: column(row, 1)?,
+        failed_attempt: column(row, 2)?,
+        ended: status.zip(column::<Option<i32>>(row, 4)?),
+    })
+}
+
+fn outcome_status(code: i16) -> Result<OutcomeStatus, StoreError> {
+    let unknown = || StoreError::Corrupt(format!("there is no outcome status {code}"));
+    OutcomeStatus::from_code(code).ok_or_else(unknown)
+}
+
 fn outcome(row: &Row<'_>, partition: Partition) -> Result<Option<Outcome>, StoreError> {
     let Some(status) = column::<Option<i16>>(row, 11)? else { return Ok(None) };
-    let unknown = || StoreError::Corrupt(format!("there is no outcome status {status}"));
     Ok(Some(Outcome {
-        status: OutcomeStatus::from_code(status).ok_or_else(unknown)?,
+        status: outcome_status(status)?,
         positions: stored::positions(partition, column(row, 12)?, column(row, 13)?),
         version: Version(column(row, 14)?),
         reply: stored::raw(column(row, 15)?),
