@@ -37,7 +37,8 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// What a client may take.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerLimits {
-    /// How many connections are open at a time; more wait in the kernel.
+    /// How many connections are open at a time; more wait in the kernel. More than may wait for
+    /// commands, so that who is one too many is answered.
     pub(crate) max_connections: usize,
     /// How long a head may take to arrive, and how long a connection may be idle.
     pub(crate) header_timeout: Duration,

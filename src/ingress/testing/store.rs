@@ -44,6 +44,8 @@ pub(crate) struct Inside {
     /// How many commands each call of `statuses` and of `commands_with_ids` was about.
     pub(crate) statuses_asked: Vec<usize>,
     pub(crate) records_asked: Vec<usize>,
+    /// What commands answer that end from now on, instead of the usual.
+    pub(crate) reply: Option<RawJson>,
     /// Every question fails with this.
     pub(crate) down: bool,
     pub(crate) questions: usize,
@@ -79,8 +81,12 @@ impl MemoryStore {
     }
 
     pub(crate) fn end(&self, id: CommandId, status: OutcomeStatus) {
-        let outcome = outcome(status);
-        self.inside().commands.get_mut(&id).unwrap().outcome = Some(outcome);
+        let mut inside = self.inside();
+        let mut outcome = outcome(status);
+        if inside.reply.is_some() {
+            outcome.reply.clone_from(&inside.reply);
+        }
+        inside.commands.get_mut(&id).unwrap().outcome = Some(outcome);
     }
 
     fn up(&self) -> Result<std::sync::MutexGuard<'_, Inside>, StoreError> {

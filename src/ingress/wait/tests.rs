@@ -9,10 +9,15 @@ use crate::{
     ingress::{Origin, Validator},
     message::{CommandId, GroupName, Offset, OutcomeStatus, Partition, Position},
     signals::{Applied, Signals},
-    store::Intake as _,
+    store::{CommandProgress, CommandRecord, Intake as _},
 };
 
 const P: Partition = Partition(1);
+
+fn tell(record: &CommandRecord) -> Result<Told, serde_json::Error> {
+    let mark = record.status().as_str().to_owned();
+    Ok(Told { mark, text: "told".into(), last: record.outcome.is_some() })
+}
 
 struct Fixture {
     store: Arc<MemoryStore>,
@@ -195,4 +200,118 @@ async fn a_position_that_is_not_reached_in_time_is_not_reached() {
     assert_eq!(started.elapsed(), Duration::from_secs(2));
     it.store.inside().down = true;
     assert!(watcher.reached(&balances(), at(1), Duration::ZERO).await.is_err());
+}
+
+fn nothing_yet() -> CommandProgress {
+    CommandProgress::default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_change_is_told_and_the_newest_only_to_who_is_slow() {
+    let it = Fixture::new();
+    let watcher = it.commands(10);
+    let id = it.accepted().await;
+    let mut watch = watcher.changes(P, id, nothing_yet()).unwrap();
+    let mut slow = watcher.changes(P, id, nothing_yet()).unwrap();
+    for attempt in 1..=3 {
+        it.store.inside().failed_attempts.insert(id, attempt);
+        assert_eq!(watch.next().await.unwrap().mark, "accepted");
+    }
+    it.store.end(id, OutcomeStatus::Dead);
+    it.signals.commands_ended(vec![id]);
+    let end = watch.next().await.unwrap();
+    assert_eq!((end.mark.as_str(), end.last), ("dead", true));
+    assert_eq!(slow.next().await.unwrap(), end);
+    let asked = it.store.inside().statuses_asked.len();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(it.store.inside().statuses_asked.len(), asked, "an end that was told is the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_knows_other_than_what_was_told_is_told_anew() {
+    let it = Fixture::new();
+    let watcher = it.commands(10);
+    let id = it.accepted().await;
+    let _first = watcher.changes(P, id, nothing_yet()).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // It read the command when it was scheduled; meanwhile it has become due.
+    let scheduled = CommandProgress { scheduled: true, ..nothing_yet() };
+    let mut late = watcher.changes(P, id, scheduled).unwrap();
+    let started = Instant::now();
+    assert_eq!(late.next().await.unwrap().mark, "accepted");
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_and_watches_of_one_command_end_together_and_share_the_places() {
+    let it = Fixture::new();
+    let watcher = it.commands(2);
+    let id = it.accepted().await;
+    let mut watch = watcher.changes(P, id, nothing_yet()).unwrap();
+    let wait = watcher.expect(P, id);
+    assert_eq!(watcher.changes(P, id, nothing_yet()).err(), Some(NoRoom::Full));
+    it.store.end(id, OutcomeStatus::Succeeded);
+    assert!(wait.within(Duration::from_secs(9)).await.is_some());
+    assert!(watch.next().await.unwrap().last);
+    drop(watch);
+    let mut again = watcher.changes(P, id, nothing_yet()).unwrap();
+    assert!(again.next().await.unwrap().last);
+    it.stop.cancel();
+    assert!(again.next().await.is_none());
+    assert_eq!(watcher.changes(P, id, nothing_yet()).err(), Some(NoRoom::Stopping));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_are_asked_about_in_parts_and_seldom_while_nothing_moves() {
+    let it = Fixture::new();
+    let watcher = it.commands(5_000);
+    let ids: Vec<_> = (0..3_000).map(|_| CommandId::generate()).collect();
+    let watches: Vec<_> =
+        ids.iter().map(|id| watcher.changes(P, *id, nothing_yet()).unwrap()).collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    it.store.inside().statuses_asked.clear();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let asked = std::mem::take(&mut it.store.inside().statuses_asked);
+    assert!(asked.iter().all(|about| *about <= 500), "{asked:?}");
+    let asked: usize = asked.iter().sum();
+    assert!((30_000..=60_000).contains(&asked), "all, at most 6,000 a second: {asked}");
+    drop(watches);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_those_whose_partition_moved_are_looked_at_soon() {
+    let it = Fixture::new();
+    let watcher = it.commands(50_000);
+    let id = it.accepted().await;
+    let mut watch = watcher.changes(P, id, nothing_yet()).unwrap();
+    let far = Partition(2);
+    let _others: Vec<_> = (0..40_000)
+        .map(|_| watcher.changes(far, CommandId::generate(), nothing_yet()).unwrap())
+        .collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let started = Instant::now();
+    it.store.end(id, OutcomeStatus::Succeeded);
+    let mut moved = vec![Offset(0); 8];
+    moved[P.index()] = Offset(1);
+    it.store.inside().checkpoints.insert(GroupName::commands(), moved);
+    it.store.inside().statuses_asked.clear();
+    assert!(watch.next().await.unwrap().last);
+    // Two things are possible: this look, or one about all that happened to come in between.
+    let asked: usize = it.store.inside().statuses_asked.iter().sum();
+    assert!(started.elapsed() <= Duration::from_secs(1), "{:?} {asked}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_there_any_more_is_watched_no_longer() {
+    let it = Fixture::new();
+    let watcher = it.commands(10);
+    let id = it.accepted().await;
+    let mut watch = watcher.changes(P, id, nothing_yet()).unwrap();
+    it.store.inside().failed_attempts.insert(id, 1);
+    it.store.inside().commands.remove(&id);
+    assert!(watch.next().await.is_none());
+    // A later watcher of the same id is one of its own.
+    let mut later = watcher.changes(P, id, nothing_yet()).unwrap();
+    drop(watch);
+    assert!(later.next().await.is_none());
 }
