@@ -315,3 +315,21 @@ async fn what_is_not_there_any_more_is_watched_no_longer() {
     drop(watch);
     assert!(later.next().await.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_are_asked_about_as_often_as_one() {
+    let it = Fixture::new();
+    let watcher = it.commands(100);
+    let asked = async |count: usize| {
+        let new = |_| watcher.changes(P, CommandId::generate(), nothing_yet()).unwrap();
+        let watches: Vec<_> = (0..count).map(new).collect();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        it.store.inside().questions = 0;
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        drop(watches);
+        it.store.inside().questions
+    };
+    let (one, hundred) = (asked(1).await, asked(100).await);
+    assert_eq!(one, hundred);
+    assert!(one <= 60 * 4 + 1, "{one} questions in a minute");
+}

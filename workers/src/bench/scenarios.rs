@@ -7,6 +7,7 @@ use super::{
     BenchError,
     figures::Figures,
     site::{Shape, Site},
+    watchers,
 };
 use crate::{
     cli::Scenario,
@@ -28,6 +29,7 @@ pub(super) async fn measure(
         Scenario::HotStream => hot_stream(site, figures).await,
         Scenario::TwoWorkers => two_workers(site, figures).await,
         Scenario::PinnedSnapshot => pinned_snapshot(site, figures).await,
+        Scenario::Watchers => watchers::measure(site, figures).await,
     }
 }
 

@@ -215,18 +215,15 @@ async fn a_hundred_watchers_ask_no_more_than_one() {
     }
     let asked = async || {
         let before = api.store.inside().statuses_asked.len();
-        let started = tokio::time::Instant::now();
         until(async || api.store.inside().statuses_asked.len() >= before + 8).await;
-        let inside = api.store.inside();
-        (inside.statuses_asked[before + 1..].to_vec(), started.elapsed())
+        api.store.inside().statuses_asked[before + 1..].to_vec()
     };
-    let (asked_of, took) = asked().await;
-    assert!(asked_of.iter().all(|about| *about == 100), "all in one: {asked_of:?}");
+    let about = asked().await;
+    assert!(about.iter().all(|about| *about == 100), "all in one: {about:?}");
     watches.truncate(1);
     until(async || api.store.inside().statuses_asked.last() == Some(&1)).await;
-    let (asked_of, alone) = asked().await;
-    assert!(asked_of.iter().all(|about| *about == 1), "{asked_of:?}");
-    assert!(took >= alone / 2, "as seldom: {took:?} for a hundred, {alone:?} for one");
+    let about = asked().await;
+    assert!(about.iter().all(|about| *about == 1), "{about:?}");
     // Nothing had changed, so no command was read again.
     assert!(api.store.inside().records_asked.is_empty());
     api.ends(commands[0], OutcomeStatus::Succeeded);
