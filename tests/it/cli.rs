@@ -18,6 +18,7 @@ use crate::support::{
     domain,
     http::{Api, id_of},
     process::{ALL, Site},
+    proxy::Proxy,
 };
 
 struct Done {
@@ -188,4 +189,35 @@ async fn exit_codes_say_what_kind_of_failure_it_was() {
     nobody.address = ([127, 0, 0, 1], 1).into();
     let done = adjutant(&nobody, &["members"]).await;
     assert_eq!((done.code, done.err.contains("cannot be reached")), (3, true), "{}", done.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_shows_each_status_once_although_its_connection_breaks() {
+    let site = Site::new().await;
+    let mut api = Api::start(
+        domain::service(),
+        site.database.store().await,
+        &Signals::default(),
+        IngressSettings::default(),
+    );
+    let due = time::OffsetDateTime::now_utc() + Duration::from_secs(6);
+    let due = due.format(&time::format_description::well_known::Rfc3339).expect("a time");
+    let command = json!({
+        "type": "counter.add", "stream": "counter/a", "payload": { "amount": 1 }, "not_before": due,
+    });
+    let id = id_of(&api.submit(&command).await).to_string();
+    let proxy = Proxy::to(api.address.to_string()).await;
+    api.address = proxy.address();
+    let watching = adjutant(&api, &["watch", &id]);
+    let breaking = async {
+        // It has seen the first status by then; if not, it says so by failing.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        proxy.drop_connections();
+        site.start(&ALL).await
+    };
+    let (done, process) = tokio::join!(watching, breaking);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    assert_eq!(done.out.matches("scheduled …").count(), 1, "{}", done.out);
+    assert_eq!(done.out.matches("succeeded").count(), 1, "{}", done.out);
+    process.stop(Duration::from_secs(10)).await;
 }

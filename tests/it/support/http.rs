@@ -2,6 +2,8 @@
 
 #[path = "../../../src/ingress/http/tests/client.rs"]
 mod client;
+#[path = "../../../src/ingress/http/tests/events.rs"]
+mod events;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -20,6 +22,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::{Answer, Client};
+pub(crate) use events::EventStream;
 
 /// A running API; stops when dropped.
 pub struct Api {
