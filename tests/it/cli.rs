@@ -12,6 +12,7 @@ use adjutant::{
     signals::Signals,
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::{
     database::Database,
@@ -208,16 +209,23 @@ async fn a_watch_shows_each_status_once_although_its_connection_breaks() {
     let id = id_of(&api.submit(&command).await).to_string();
     let proxy = Proxy::to(api.address.to_string()).await;
     api.address = proxy.address();
-    let watching = adjutant(&api, &["watch", &id]);
-    let breaking = async {
-        // It has seen the first status by then; if not, it says so by failing.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        proxy.drop_connections();
-        site.start(&ALL).await
-    };
-    let (done, process) = tokio::join!(watching, breaking);
-    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
-    assert_eq!(done.out.matches("scheduled …").count(), 1, "{}", done.out);
-    assert_eq!(done.out.matches("succeeded").count(), 1, "{}", done.out);
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_adjutant"))
+        .args(["--url", &format!("http://{}", api.address), "watch", &id])
+        .env_remove("ADJUTANT_TOKEN")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("start");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next_line().await.expect("a line").as_deref(), Some("scheduled …"));
+    proxy.drop_connections();
+    let process = site.start(&ALL).await;
+    let mut rest = Vec::new();
+    while let Some(line) = lines.next_line().await.expect("a line") {
+        rest.push(line);
+    }
+    assert!(child.wait().await.expect("an end").success(), "{rest:?}");
+    let count = |word: &str| rest.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((count("scheduled"), count("succeeded")), (0, 1), "{rest:?}");
     process.stop(Duration::from_secs(10)).await;
 }

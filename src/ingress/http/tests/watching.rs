@@ -66,6 +66,10 @@ async fn each_status_is_seen_once_in_order_and_the_stream_is_closed_after_the_la
     api.is_due(id);
     let second = watch.next().await.unwrap();
     assert_eq!(second.status(), "accepted");
+    // Something else than its status changes, and is read: nothing is told.
+    let read = api.store.inside().records_asked.len();
+    api.store.inside().failed_attempts.insert(id, 1);
+    until(async || api.store.inside().records_asked.len() > read).await;
     api.ends(id, OutcomeStatus::Rejected);
     let last = watch.next().await.unwrap();
     assert_eq!(last.status(), "rejected");
