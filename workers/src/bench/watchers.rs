@@ -30,10 +30,10 @@ use crate::{
 
 /// How many clients connect at a time.
 const CONNECTING: usize = 64;
-/// How long the process gets to come to rest before it is measured.
+/// The longest that the process gets to come to rest before it is measured.
 const REST: Duration = Duration::from_secs(5);
-/// How long nothing happens. Long-polls last 60 seconds, connecting included.
-const IDLE: Duration = Duration::from_secs(15);
+/// The longest that nothing happens: long-polls last 60 seconds, connecting included.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// How a client waits.
 #[derive(Clone, Copy)]
@@ -90,10 +90,12 @@ pub(super) async fn measure(site: &Site<'_>, figures: &mut Figures) -> Result<()
 }
 
 async fn wait(way: Way, site: &Site<'_>, figures: &mut Figures) -> Result<(), BenchError> {
+    let seconds = Duration::from_secs(site.args.seconds);
+    let (rest, idle) = (REST.min(seconds), IDLE.min(seconds));
     let ingress = Ingress::start(site).await?;
     let workload = Workload::new(site.args.seed, site.args.clients);
     let ids = accept_all(&ingress.target, &workload).await?;
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(rest).await;
     let before = ingress.meter().resident_bytes();
     let address = ingress.address;
     let connecting = stream::iter(ids).map(|id| Client::connect(way, address, id));
@@ -102,15 +104,15 @@ async fn wait(way: Way, site: &Site<'_>, figures: &mut Figures) -> Result<(), Be
     while let Some(client) = connecting.next().await {
         clients.push(client?);
     }
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(rest).await;
 
     let process = ingress.meter();
     let growth = process.resident_bytes().saturating_sub(before) as f64 / 1_024.0;
     let database = Source::postgres(site.config.require_database()?);
     let services = CpuMeter::start(&database, site.config.broker.url.expose()).await;
-    tokio::time::sleep(IDLE).await;
+    tokio::time::sleep(idle).await;
     let keys = way.keys();
-    let percent = |seconds: f64| seconds * 100.0 / IDLE.as_secs_f64();
+    let percent = |seconds: f64| seconds * 100.0 / idle.as_secs_f64();
     figures.add(keys.memory, growth / clients.len() as f64, "KiB", "≤ 5, and hyper's buffers");
     figures.add(keys.process_cpu, percent(process.cpu_seconds()), "%", "< 5");
     let postgresql = services.used().postgresql.unwrap_or_default();
