@@ -2,6 +2,7 @@
 
 #[path = "../../../src/ingress/http/tests/client.rs"]
 mod client;
+#[allow(dead_code)] // some of it only the tests beside the code need
 #[path = "../../../src/ingress/http/tests/events.rs"]
 mod events;
 
