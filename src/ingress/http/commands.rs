@@ -52,7 +52,10 @@ pub(super) async fn one(
 }
 
 pub(super) async fn load(app: &App, id: CommandId) -> Result<CommandRecord, Problem> {
+    // It is never closed; if it were, reading would be as good.
+    let turn = app.reads.acquire().await.ok();
     let found = app.store.command(id).await.map_err(store_problem)?;
+    drop(turn);
     found.ok_or_else(|| {
         Problem::new(ProblemCode::CommandNotFound, format!("no command has the id {id}"))
     })

@@ -26,7 +26,7 @@ mod tests;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
@@ -146,6 +146,10 @@ impl Ingress {
     }
 }
 
+/// How many commands are read at a time, each by its id. When thousands of clients come back at once,
+/// their reads wait here for as long as it takes, and not for a connection, which fails after a while.
+const READS: usize = 32;
+
 /// What handlers share.
 #[derive(Clone)]
 struct App(Arc<Shared>);
@@ -165,6 +169,7 @@ struct Shared {
     commit: GroupCommit,
     changes: CommandWatcher,
     positions: PositionWatcher,
+    reads: Semaphore,
     access: Access,
     bodies: BodyMemory,
     health: Arc<Health>,
@@ -190,6 +195,7 @@ impl Shared {
             commit: parts.commit,
             changes: CommandWatcher::start(shared, signals.clone(), watching, stop),
             positions: PositionWatcher::start(store.clone(), signals, max, shutdown),
+            reads: Semaphore::new(READS),
             store,
             access,
             bodies: BodyMemory::new(settings.body_memory_bytes),

@@ -66,8 +66,13 @@ impl EventStream {
         Self { socket, status, head, received, text: String::new(), is_complete: false }
     }
 
-    /// The next event; `None`: there are no more.
+    /// The next event; `None`: there are no more. Comments do not count as something that comes.
     pub(crate) async fn next(&mut self) -> Option<Event> {
+        let next = tokio::time::timeout(PATIENCE, self.event()).await;
+        next.expect("an event comes, or an end")
+    }
+
+    async fn event(&mut self) -> Option<Event> {
         loop {
             let block = self.block().await?;
             let field = |name: &str| {
