@@ -8,10 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     look::Task,
-    waiting::{Registration, Shared},
+    waiting::{News, Registration, Shared},
 };
 use crate::{
-    latest,
     message::{CommandId, Outcome, Partition},
     signals::Signals,
     store::{CommandProgress, CommandRecord, Store},
@@ -113,7 +112,7 @@ impl WaitForOutcome {
 /// Hears of a command's changes. Dropping it ends the interest.
 pub struct StatusChanges {
     _registration: Registration,
-    latest: latest::Receiver<Option<Arc<Told>>>,
+    latest: News,
 }
 
 impl StatusChanges {

@@ -202,6 +202,12 @@ async fn a_position_that_is_not_reached_in_time_is_not_reached() {
     assert!(watcher.reached(&balances(), at(1), Duration::ZERO).await.is_err());
 }
 
+/// What a watcher hears next, by the test's clock.
+async fn next(watch: &mut StatusChanges) -> Option<Arc<Told>> {
+    let next = tokio::time::timeout(Duration::from_mins(10), watch.next()).await;
+    next.expect("something is heard, or an end")
+}
+
 fn nothing_yet() -> CommandProgress {
     CommandProgress::default()
 }
@@ -215,13 +221,13 @@ async fn every_change_is_told_and_the_newest_only_to_who_is_slow() {
     let mut slow = watcher.changes(P, id, nothing_yet()).unwrap();
     for attempt in 1..=3 {
         it.store.inside().failed_attempts.insert(id, attempt);
-        assert_eq!(watch.next().await.unwrap().mark, "accepted");
+        assert_eq!(next(&mut watch).await.unwrap().mark, "accepted");
     }
     it.store.end(id, OutcomeStatus::Dead);
     it.signals.commands_ended(vec![id]);
-    let end = watch.next().await.unwrap();
+    let end = next(&mut watch).await.unwrap();
     assert_eq!((end.mark.as_str(), end.last), ("dead", true));
-    assert_eq!(slow.next().await.unwrap(), end);
+    assert_eq!(next(&mut slow).await.unwrap(), end);
     let asked = it.store.inside().statuses_asked.len();
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(it.store.inside().statuses_asked.len(), asked, "an end that was told is the end");
@@ -238,7 +244,7 @@ async fn a_watcher_that_knows_other_than_what_was_told_is_told_anew() {
     let scheduled = CommandProgress { scheduled: true, ..nothing_yet() };
     let mut late = watcher.changes(P, id, scheduled).unwrap();
     let started = Instant::now();
-    assert_eq!(late.next().await.unwrap().mark, "accepted");
+    assert_eq!(next(&mut late).await.unwrap().mark, "accepted");
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
@@ -252,12 +258,12 @@ async fn waits_and_watches_of_one_command_end_together_and_share_the_places() {
     assert_eq!(watcher.changes(P, id, nothing_yet()).err(), Some(NoRoom::Full));
     it.store.end(id, OutcomeStatus::Succeeded);
     assert!(wait.within(Duration::from_secs(9)).await.is_some());
-    assert!(watch.next().await.unwrap().last);
+    assert!(next(&mut watch).await.unwrap().last);
     drop(watch);
     let mut again = watcher.changes(P, id, nothing_yet()).unwrap();
-    assert!(again.next().await.unwrap().last);
+    assert!(next(&mut again).await.unwrap().last);
     it.stop.cancel();
-    assert!(again.next().await.is_none());
+    assert!(next(&mut again).await.is_none());
     assert_eq!(watcher.changes(P, id, nothing_yet()).err(), Some(NoRoom::Stopping));
 }
 
@@ -295,7 +301,7 @@ async fn of_many_those_whose_partition_moved_are_looked_at_soon() {
     moved[P.index()] = Offset(1);
     it.store.inside().checkpoints.insert(GroupName::commands(), moved);
     it.store.inside().statuses_asked.clear();
-    assert!(watch.next().await.unwrap().last);
+    assert!(next(&mut watch).await.unwrap().last);
     // Two things are possible: this look, or one about all that happened to come in between.
     let asked: usize = it.store.inside().statuses_asked.iter().sum();
     assert!(started.elapsed() <= Duration::from_secs(1), "{:?} {asked}", started.elapsed());
@@ -309,11 +315,11 @@ async fn what_is_not_there_any_more_is_watched_no_longer() {
     let mut watch = watcher.changes(P, id, nothing_yet()).unwrap();
     it.store.inside().failed_attempts.insert(id, 1);
     it.store.inside().commands.remove(&id);
-    assert!(watch.next().await.is_none());
+    assert!(next(&mut watch).await.is_none());
     // A later watcher of the same id is one of its own.
     let mut later = watcher.changes(P, id, nothing_yet()).unwrap();
     drop(watch);
-    assert!(later.next().await.is_none());
+    assert!(next(&mut later).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

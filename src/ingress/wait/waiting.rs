@@ -16,6 +16,9 @@ use crate::{
     store::CommandProgress,
 };
 
+/// The newest thing told of a command; `None`: nothing yet.
+pub(super) type News = latest::Receiver<Option<Arc<Told>>>;
+
 pub(super) struct Shared {
     waiting: Mutex<Waiting>,
     pub(super) changed: Notify,
@@ -53,7 +56,7 @@ struct Status {
     /// `None`: the watching was ended.
     teller: Option<latest::Sender<Option<Arc<Told>>>>,
     /// What watchers get a copy of.
-    hearer: latest::Receiver<Option<Arc<Told>>>,
+    hearer: News,
 }
 
 /// What to ask the store for.
@@ -122,7 +125,7 @@ impl Shared {
         partition: Partition,
         id: CommandId,
         known: CommandProgress,
-    ) -> Result<(Registration, latest::Receiver<Option<Arc<Told>>>), NoRoom> {
+    ) -> Result<(Registration, News), NoRoom> {
         let mut waiting = self.lock();
         let ticket = waiting.admit(self.max_waiters)?;
         waiting.unseen.push(id);
