@@ -38,15 +38,11 @@ pub(crate) async fn run(api: &Api, output: &Output, arguments: Arguments) -> Res
         None => watch.until_it_ends().await?,
         Some(seconds) => {
             let limit = Duration::from_secs(seconds);
-            match tokio::time::timeout(limit, watch.until_it_ends()).await {
-                Ok(end) => end?,
-                Err(_) => {
-                    let (id, shown) = (watch.id, &watch.shown);
-                    return Err(Failure::NotYet(format!(
-                        "the command {id} has not ended: {shown}"
-                    )));
-                }
-            }
+            let Ok(end) = tokio::time::timeout(limit, watch.until_it_ends()).await else {
+                let (id, shown) = (watch.id, &watch.shown);
+                return Err(Failure::NotYet(format!("the command {id} has not ended: {shown}")));
+            };
+            end?
         }
     };
     output.value(&end, describe);
