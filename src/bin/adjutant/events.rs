@@ -105,7 +105,7 @@ mod tests {
         for size in 1..text.len() {
             let (mut received, mut events) = (Received::default(), Vec::new());
             for chunk in text.as_bytes().chunks(size) {
-                received.add(chunk).unwrap();
+                assert!(received.add(chunk).is_ok());
                 events.extend(std::iter::from_fn(|| received.event()));
             }
             let text = |text: &str| Some(text.to_owned());
