@@ -3,6 +3,8 @@
 //!
 //! `axum::serve` is not used, because it has neither connection limits nor header timeouts.
 
+mod stall;
+
 use std::{
     any::Any, convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc,
     time::Duration,
@@ -23,6 +25,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
+use self::stall::Unstalled;
+
 /// How many connections may wait in the kernel until they are accepted.
 const BACKLOG: u32 = 4096;
 /// The largest head of a request, in bytes; over it: 431.
@@ -33,10 +37,13 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// What a client may take.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerLimits {
-    /// How many connections are open at a time; more wait in the kernel.
+    /// How many connections are open at a time; more wait in the kernel. More than may wait for
+    /// commands, so that who is one too many is answered.
     pub(crate) max_connections: usize,
     /// How long a head may take to arrive, and how long a connection may be idle.
     pub(crate) header_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub(crate) write_timeout: Duration,
     /// How long requests in flight may take to end after `shutdown`.
     pub(crate) drain_timeout: Duration,
     /// A gauge that shows how many connections are open.
@@ -48,8 +55,9 @@ pub(crate) struct ServerLimits {
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            max_connections: 12_000,
+            max_connections: 24_000,
             header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
             connections_gauge: None,
             on_panic: None,
@@ -126,6 +134,7 @@ impl Server {
             .header_read_timeout(self.limits.header_timeout)
             .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(MAX_BUFFER_BYTES);
+        let stream = Unstalled::new(stream, self.limits.write_timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {

@@ -21,4 +21,6 @@ pub use outbox_limit::OutboxLimit;
 pub use problem::{Problem, ProblemCode};
 pub use settings::{AccessRole, CommitSettings, IngressSettings, TokenSettings};
 pub use validate::{Origin, Validator};
-pub use wait::{OutcomeWatcher, PositionWatcher, WaitForOutcome};
+pub use wait::{
+    CommandWatcher, NoRoom, PositionWatcher, StatusChanges, Told, WaitForOutcome, WatchSettings,
+};

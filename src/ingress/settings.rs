@@ -107,7 +107,11 @@ pub struct IngressSettings {
     pub max_batch_lines: usize,
     /// The largest body of a batch, in bytes; over it: 413.
     pub max_batch_bytes: usize,
-    /// How many long-polls may wait at a time; more are answered at once with what is known.
+    /// How long a client may take nothing of its answer, in milliseconds; then it is dropped.
+    pub write_timeout_ms: u64,
+    /// How many clients may wait for commands (long-polls and event streams together) at a time, and
+    /// how many for views. Of more, long-polls are answered at once with what is known, event
+    /// streams with 503.
     pub max_waiters: usize,
     /// How many rows the outbox may hold before commands are refused with 503.
     pub outbox_limit: i64,
@@ -126,14 +130,15 @@ impl Default for IngressSettings {
             allow_anonymous: false,
             tokens: Vec::new(),
             anonymous_commands_per_second: None,
-            max_connections: 12_000,
+            max_connections: 24_000,
             header_timeout_ms: 30_000,
             body_timeout_ms: 10_000,
             body_memory_bytes: 64 << 20,
             max_command_bytes: 256 << 10,
             max_batch_lines: 1_000,
             max_batch_bytes: 8 << 20,
-            max_waiters: 10_000,
+            write_timeout_ms: 30_000,
+            max_waiters: 20_000,
             outbox_limit: 100_000,
             member_ttl_ms: 6_000,
             drain_timeout_ms: 5_000,

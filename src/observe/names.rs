@@ -50,6 +50,10 @@ pub const DEAD_LETTERS_DISCARDED_TOTAL: &str = "adjutant_dead_letters_discarded_
 pub const PARKED_KEYS: &str = "adjutant_parked_keys";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
+/// Connections of the HTTP API that were dropped because their clients took nothing for too long.
+pub const HTTP_STALLED_TOTAL: &str = "adjutant_http_stalled_total";
+/// Clients that wait for commands, by kind (`outcome`: until it ends; `status`: every change).
+pub const WATCHERS: &str = "adjutant_watchers";
 
 /// Changes of conditions, by condition, state (`firing`, `resolved`) and result (`logged` once a
 /// change; for each webhook `sent`, `failed` at each try that is made again, `given_up`).
@@ -112,4 +116,6 @@ pub fn describe() {
     describe_histogram!(HOUSEKEEPING_SECONDS, Unit::Seconds, "Duration of a round of housekeeping");
     describe_counter!(SCHEDULE_ORPHANS_TOTAL, "Schedule rows that had nothing to run");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
+    describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
+    describe_gauge!(WATCHERS, "Clients that wait for commands, by what they wait for");
 }

@@ -18,15 +18,15 @@ use crate::{
     },
     store::{
         Accepted, Acted, ActedBy, Cancelled, ClaimedNotification, CommandCommit, CommandCursor,
-        CommandFilter, CommandRecord, CommittedCommands, ConditionChange, ConditionReport,
-        DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup,
-        DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain, EndedRemoved,
-        Entry, EventFailure, EventProgress, Execution, FoldDocuments, FoldRequest, ForeignMessage,
-        GroupLag, Heads, Heartbeat, Hold, Housekeeping, Identity, Intake, JobMove, KeyName,
-        Leftover, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob, Notices,
-        NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys, Queries,
-        RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest, Store,
-        StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
+        CommandFilter, CommandProgress, CommandRecord, CommittedCommands, ConditionChange,
+        ConditionReport, DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter,
+        DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain,
+        EndedRemoved, Entry, EventFailure, EventProgress, Execution, FoldDocuments, FoldRequest,
+        ForeignMessage, GroupLag, Heads, Heartbeat, Hold, Housekeeping, Identity, Intake, JobMove,
+        KeyName, Leftover, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob,
+        Notices, NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys,
+        Queries, RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest,
+        Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
         ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
     },
 };
@@ -522,6 +522,17 @@ impl Suspects for SimulatedStore {
 impl Queries for SimulatedStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
         self.read(self.inner().command(id)).await
+    }
+
+    async fn statuses(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, CommandProgress)>, StoreError> {
+        self.read(self.inner().statuses(commands)).await
+    }
+
+    async fn commands_with_ids(&self, ids: &[CommandId]) -> Result<Vec<CommandRecord>, StoreError> {
+        self.read(self.inner().commands_with_ids(ids)).await
     }
 
     async fn commands(

@@ -58,8 +58,8 @@ pub use parking::{
     WaitingEvent,
 };
 pub use queries::{
-    CommandFilter, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries, StoredStreamEvent,
-    ViewAt, ViewRecord,
+    CommandFilter, CommandProgress, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries,
+    StoredStreamEvent, ViewAt, ViewRecord,
 };
 pub use suspects::{Suspects, Taken};
 pub use views::{

@@ -36,6 +36,20 @@ impl CommandStatus {
     }
 }
 
+/// The facts that a command's status follows from, and nothing else: cheap to ask for many. While
+/// they stay the same, so does the status, whichever statuses there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandProgress {
+    /// Whether it still waits for its time.
+    pub scheduled: bool,
+    /// Whether it waits behind an earlier strict command of its stream.
+    pub waiting: bool,
+    /// The number of the last attempt that failed; 0: none did.
+    pub failed_attempt: i32,
+    /// How it ended, and after how many attempts, if it did.
+    pub ended: Option<(OutcomeStatus, i32)>,
+}
+
 /// A command with all that is known of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommandRecord {
@@ -75,6 +89,16 @@ pub struct CommandRecord {
 pub const MOST_FAILURES: i64 = 50;
 
 impl CommandRecord {
+    /// The facts that its status follows from, as far as this record has them.
+    pub fn progress(&self) -> CommandProgress {
+        CommandProgress {
+            scheduled: self.scheduled,
+            waiting: self.waiting,
+            failed_attempt: self.failed_attempts,
+            ended: self.outcome.as_ref().map(|outcome| (outcome.status, outcome.attempts)),
+        }
+    }
+
     /// Where it is in its life.
     pub fn status(&self) -> CommandStatus {
         match &self.outcome {
@@ -146,6 +170,17 @@ pub struct ViewAt {
 pub trait Queries: Send + Sync {
     /// One command.
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError>;
+
+    /// How far each of these commands is. One that there is not (any more) is as if nothing had
+    /// happened to it.
+    async fn statuses(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, CommandProgress)>, StoreError>;
+
+    /// Those of these commands that there are, in no particular order. They come with their
+    /// payloads: ask for few at a time.
+    async fn commands_with_ids(&self, ids: &[CommandId]) -> Result<Vec<CommandRecord>, StoreError>;
 
     /// Commands, newest first, from a cursor on.
     async fn commands(

@@ -12,6 +12,7 @@ use adjutant::{
     signals::Signals,
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::{
     commands,
@@ -20,6 +21,7 @@ use crate::support::{
     http::{Api, id_of},
     letters::all_dead,
     process::{ALL, Site},
+    proxy::Proxy,
     sql::Sql,
 };
 
@@ -269,4 +271,42 @@ async fn an_operator_looks_at_dead_letters_and_acts_on_them() {
     let discard_all = ["discard", "--all", "--reason", "x", "--yes", "--no-wait"];
     let done = run(&discard_all).await;
     assert!(done.code == 0 && done.out.contains("total"), "{} {}", done.out, done.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_shows_each_status_once_although_its_connection_breaks() {
+    let site = Site::new().await;
+    let mut api = Api::start(
+        domain::service(),
+        site.database.store().await,
+        &Signals::default(),
+        IngressSettings::default(),
+    );
+    let due = time::OffsetDateTime::now_utc() + Duration::from_secs(6);
+    let due = due.format(&time::format_description::well_known::Rfc3339).expect("a time");
+    let command = json!({
+        "type": "counter.add", "stream": "counter/a", "payload": { "amount": 1 }, "not_before": due,
+    });
+    let id = id_of(&api.submit(&command).await).to_string();
+    let proxy = Proxy::to(api.address.to_string()).await;
+    api.address = proxy.address();
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_adjutant"))
+        .args(["--url", &format!("http://{}", api.address), "watch", &id])
+        .env_remove("ADJUTANT_TOKEN")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("start");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next_line().await.expect("a line").as_deref(), Some("scheduled …"));
+    proxy.drop_connections();
+    let process = site.start(&ALL).await;
+    let mut rest = Vec::new();
+    while let Some(line) = lines.next_line().await.expect("a line") {
+        rest.push(line);
+    }
+    assert!(child.wait().await.expect("an end").success(), "{rest:?}");
+    let count = |word: &str| rest.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((count("scheduled"), count("succeeded")), (0, 1), "{rest:?}");
+    process.stop(Duration::from_secs(10)).await;
 }

@@ -261,6 +261,10 @@ pub struct BenchArgs {
     /// What the mix of commands is drawn from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// How many clients wait (scenario watchers). Each needs an open file here and one in the
+    /// service: `ulimit -n` must be above it.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub clients: u32,
     /// Give up when nothing has moved for this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub patience: u64,
@@ -291,6 +295,9 @@ pub enum Scenario {
     /// 100,000 dead letters (5,000 for each second of `--seconds`, if that is less): pages, filters,
     /// groups, and a retry of all.
     DeadLetters,
+    /// Clients that wait for their commands, by server-sent events and then by long-polls, at an
+    /// ingress in a process of its own: memory and CPU while nothing happens, and how soon they hear.
+    Watchers,
 }
 
 /// `bank move`
@@ -345,6 +352,24 @@ fn aborts(text: &str) -> Result<f64, String> {
 }
 
 impl ConfigArgs {
+    /// The flags that give another process of this program the same configuration.
+    pub(crate) fn as_flags(&self) -> Vec<String> {
+        let path = self.config.as_ref().map(|path| path.display().to_string());
+        let values = [
+            ("--config", &path),
+            ("--database-url", &self.database_url),
+            ("--amqp-url", &self.amqp_url),
+            ("--log-format", &self.log_format),
+        ];
+        let mut flags = Vec::new();
+        for (name, value) in values {
+            flags.extend(value.iter().flat_map(|value| [name.to_owned(), value.clone()]));
+        }
+        flags.extend(["--log-level".into(), self.log_level.clone().unwrap_or("warn".into())]);
+        flags.extend(self.set.iter().flat_map(|pair| ["--set".to_owned(), pair.clone()]));
+        flags
+    }
+
     fn flags(&self) -> Result<Settings, ConfigError> {
         let mut flags = Settings::default();
         for pair in &self.set {

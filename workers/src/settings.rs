@@ -126,6 +126,8 @@ fn ingress(config: &Config) -> Result<IngressSettings, RunError> {
         max_connections: server.max_connections,
         header_timeout_ms: server.header_timeout_ms,
         body_timeout_ms: server.body_timeout_ms,
+        write_timeout_ms: server.write_timeout_ms,
+        max_waiters: server.max_waiters,
         max_command_bytes: server.max_body_bytes,
         max_batch_lines: server.max_batch_lines,
         max_batch_bytes: server.max_batch_bytes,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{
-    Method, RequestBuilder, StatusCode,
+    Method, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use serde_json::Value;
@@ -12,6 +12,9 @@ use crate::failure::Failure;
 
 /// Waits of the service are at most this many seconds; longer ones are repeated.
 pub(crate) const LONGEST_WAIT: u64 = 30;
+
+/// No client can be told to wait without a limit; this is one.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 /// A service.
 #[derive(Clone)]
@@ -71,14 +74,34 @@ impl Api {
 
     /// Sends, and returns whatever the service answers.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
-        let failed = |error: reqwest::Error| Failure::Unreachable {
-            url: self.base.clone(),
-            reason: innermost(&error),
-        };
+        let failed = |error: reqwest::Error| self.unreachable(&error);
         let response = request.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.text().await.map_err(failed)?;
         Ok(Answer { status, headers, body })
+    }
+
+    /// Sends, and returns a success whose body may come for as long as it likes.
+    pub(crate) async fn open(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.timeout(FOR_EVER).send().await;
+        let response = response.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.text().await.map_err(|error| self.unreachable(&error))?;
+        let problem = serde_json::from_str(&body).unwrap_or(Value::Null);
+        Err(Failure::Answer { status: status.as_u16(), problem })
+    }
+
+    /// Where the service should be.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The connection failed.
+    pub(crate) fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
+        Failure::Unreachable { url: self.base.clone(), reason: innermost(error) }
     }
 
     /// Sends, and expects success with JSON.

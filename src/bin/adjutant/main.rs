@@ -4,6 +4,7 @@
 //! 3 the service cannot be reached or failed; 4 not finished in time.
 
 mod api;
+mod events;
 mod export;
 mod failure;
 mod jobs;
@@ -18,6 +19,7 @@ mod status;
 mod streams;
 mod tally;
 mod views;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -51,8 +53,8 @@ enum Task {
     Send(send::Arguments),
     /// Show commands: those with these ids, or the newest ones.
     Status(status::Arguments),
-    /// Wait until a command has ended, showing each change.
-    Watch(status::WatchArguments),
+    /// Show each change of a command as it comes, until it has ended.
+    Watch(watch::Arguments),
     /// Show the live processes, their roles and partitions.
     Members,
     /// Show how far each projection is, and the keys that are parked in it.
@@ -90,7 +92,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     match arguments.task {
         Task::Send(send) => send::run(&api, output, send).await,
         Task::Status(status) => status::run(&api, output, status).await,
-        Task::Watch(watch) => status::watch(&api, output, watch).await,
+        Task::Watch(watch) => watch::run(&api, output, watch).await,
         Task::Members => members::run(&api, output).await,
         Task::Projections(arguments) => projections::run(&api, output, arguments).await,
         Task::Views(task) => views::run(&api, output, task).await,

@@ -1,15 +1,13 @@
-//! `status` and `watch`: what became of commands.
-
-use std::time::{Duration, Instant};
+//! `status`: what became of commands.
 
 use clap::Args;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    api::{Api, LONGEST_WAIT},
+    api::Api,
     failure::Failure,
-    output::{Output, line, pairs, plain},
+    output::{Output, pairs, plain},
 };
 
 #[derive(Args)]
@@ -28,15 +26,6 @@ pub(crate) struct Arguments {
     /// List at most this many.
     #[arg(long, default_value_t = 50, conflicts_with = "ids")]
     limit: usize,
-}
-
-#[derive(Args)]
-pub(crate) struct WatchArguments {
-    /// The command.
-    id: Uuid,
-    /// For how many seconds; without it, until it ends.
-    #[arg(long)]
-    timeout: Option<u64>,
 }
 
 pub(crate) async fn run(api: &Api, output: &Output, arguments: Arguments) -> Result<(), Failure> {
@@ -63,43 +52,6 @@ pub(crate) async fn run(api: &Api, output: &Output, arguments: Arguments) -> Res
         output.value(&command, describe);
     }
     Ok(())
-}
-
-pub(crate) async fn watch(
-    api: &Api,
-    output: &Output,
-    arguments: WatchArguments,
-) -> Result<(), Failure> {
-    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let id = arguments.id.to_string();
-    let mut shown = String::new();
-    // The first question does not wait, so that the present status is shown at once.
-    let mut wait = 0;
-    loop {
-        let command = api.get(&["commands", &id], &[("wait", wait.to_string())]).await?;
-        let status = plain(&command["status"]);
-        if ended(&command) {
-            output.value(&command, describe);
-            return if status == "succeeded" {
-                Ok(())
-            } else {
-                Err(Failure::No(format!("the command {id} was {status}")))
-            };
-        }
-        if status != shown {
-            if !output.is_json() {
-                line(&format!("{status} …"));
-            }
-            shown = status;
-        }
-        let left = deadline.map_or(LONGEST_WAIT, |deadline| {
-            deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as u64
-        });
-        if left == 0 {
-            return Err(Failure::NotYet(format!("the command {id} has not ended: {shown}")));
-        }
-        wait = left.min(LONGEST_WAIT);
-    }
 }
 
 /// Whether a command resource shows an end.

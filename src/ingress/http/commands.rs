@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ingress::{Problem, ProblemCode},
-    message::{CommandId, OutcomeStatus},
+    message::{CommandId, OutcomeStatus, RawJson},
     store::{CommandFilter, CommandRecord, CommandStatus},
 };
 
@@ -43,14 +43,19 @@ pub(super) async fn one(
     let (id, wait) = (params::command_id(&id)?, params::wait(query.wait)?);
     let mut record = load(&app, id).await?;
     if record.outcome.is_none() && !wait.is_zero() {
+        // Not shown, and perhaps large: many may wait.
+        record.payload = RawJson::from_trusted("null".into());
         // `watch` looks at once, so an outcome written since the record was read is not missed.
-        record.outcome = app.outcomes.watch(record.partition, id).within(wait).await;
+        record.outcome = app.changes.watch(record.partition, id).within(wait).await;
     }
     Ok(respond::json(StatusCode::OK, &CommandResource::of(&record)))
 }
 
-async fn load(app: &App, id: CommandId) -> Result<CommandRecord, Problem> {
+pub(super) async fn load(app: &App, id: CommandId) -> Result<CommandRecord, Problem> {
+    // It is never closed; if it were, reading would be as good.
+    let turn = app.reads.acquire().await.ok();
     let found = app.store.command(id).await.map_err(store_problem)?;
+    drop(turn);
     found.ok_or_else(|| {
         Problem::new(ProblemCode::CommandNotFound, format!("no command has the id {id}"))
     })

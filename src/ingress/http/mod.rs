@@ -23,6 +23,7 @@ mod streams;
 mod submit;
 mod types;
 mod views;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -30,12 +31,14 @@ mod tests;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
 use self::{access::Access, body::BodyMemory, metrics::HttpMetrics};
-use super::{GroupCommit, IngressSettings, OutcomeWatcher, PositionWatcher, Validator};
+use super::{
+    CommandWatcher, GroupCommit, IngressSettings, PositionWatcher, Validator, WatchSettings,
+};
 use crate::{
     dead_letter::JobRunner,
     domain::{Registry, Service},
@@ -66,7 +69,8 @@ pub struct IngressParts {
     pub cache: Option<Arc<dyn CacheReport>>,
     /// Who owns which partitions, for `/v1/members`.
     pub ownership: Option<Arc<dyn OwnershipReport>>,
-    /// Stops it: no new connections, requests in flight end, long-polls answer at once.
+    /// Stops it: no new connections, requests in flight end, long-polls answer at once, event
+    /// streams end.
     pub shutdown: CancellationToken,
 }
 
@@ -135,6 +139,7 @@ impl Ingress {
         let limits = ServerLimits {
             max_connections: parts.settings.max_connections,
             header_timeout: Duration::from_millis(parts.settings.header_timeout_ms),
+            write_timeout: Duration::from_millis(parts.settings.write_timeout_ms),
             drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
             connections_gauge: Some(names::HTTP_CONNECTIONS),
             on_panic: Some(routes::panicked),
@@ -146,6 +151,10 @@ impl Ingress {
         Ok(RunningIngress { local_addr, join })
     }
 }
+
+/// How many commands are read at a time, each by its id. When thousands of clients come back at once,
+/// their reads wait here for as long as it takes, and not for a connection, which fails after a while.
+const READS: usize = 32;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -165,9 +174,10 @@ struct Shared {
     signals: Signals,
     partitions: PartitionCount,
     commit: GroupCommit,
-    outcomes: OutcomeWatcher,
+    changes: CommandWatcher,
     positions: PositionWatcher,
     jobs: JobRunner,
+    reads: Semaphore,
     access: Access,
     bodies: BodyMemory,
     health: Arc<Health>,
@@ -184,18 +194,21 @@ impl Shared {
         let IngressParts { store, signals, settings, shutdown, .. } = parts;
         let registry = parts.service.registry().clone();
         let max = settings.max_waiters;
+        let watching = WatchSettings { max_waiters: max, tell: watch::tell };
+        let (shared, stop) = (store.clone(), shutdown.clone());
         Self {
             validator: Validator::new(registry.clone()),
             registry,
             partitions: store.identity().partitions,
             commit: parts.commit,
-            outcomes: OutcomeWatcher::start(store.clone(), signals.clone(), max, shutdown.clone()),
+            changes: CommandWatcher::start(shared, signals.clone(), watching, stop),
             positions: PositionWatcher::start(
                 store.clone(),
                 signals.clone(),
                 max,
                 shutdown.clone(),
             ),
+            reads: Semaphore::new(READS),
             jobs: JobRunner::start(store.clone(), signals.clone(), shutdown),
             store,
             signals,

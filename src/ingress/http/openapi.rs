@@ -104,7 +104,7 @@ struct PlaceBody {
     ),
     paths(
         super::submit::submit, super::batch::submit_batch,
-        super::commands::one, super::commands::list,
+        super::commands::one, super::commands::list, super::watch::watch,
         super::views::one, super::views::page, super::streams::events,
         super::types::list, super::types::one,
         super::operations::members, super::projections::projections, super::operations::cache,

@@ -157,9 +157,24 @@ impl<'a> CommandResource<'a> {
         Self { lane, status, attempts, failures, ..known }
     }
 
+    /// Its status.
+    pub(super) fn status(&self) -> &'static str {
+        self.status
+    }
+
+    /// How often it was tried.
+    pub(super) fn attempts(&self) -> i32 {
+        self.attempts
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
     /// The answer to a submission: 200 with an outcome, else 202.
     pub(super) fn submitted(&self, replay: bool) -> Response {
-        let status = if self.outcome.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        let status = if self.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
         let mut response = respond::json(status, self);
         let headers = response.headers_mut();
         if let Ok(location) = HeaderValue::try_from(format!("/v1/commands/{}", self.id)) {

@@ -81,7 +81,7 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
     // Interest is registered before the command is accepted, so that no hint is missed.
     let outcome = wait
         .filter(|wait| !wait.is_zero())
-        .map(|wait| (app.outcomes.expect(app.partitions.of(&command.stream), command.id), wait));
+        .map(|wait| (app.changes.expect(app.partitions.of(&command.stream), command.id), wait));
     let accepted = app
         .commit
         .accept(command)

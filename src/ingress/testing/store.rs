@@ -41,6 +41,13 @@ pub(crate) struct Inside {
     pub(crate) views: BTreeMap<(String, String), ViewRecord>,
     pub(crate) events: Vec<(StreamId, StoredStreamEvent)>,
     pub(crate) parked: Vec<ParkedKey>,
+    /// What commands that failed and are tried again have come to.
+    pub(crate) failed_attempts: HashMap<CommandId, i32>,
+    /// How many commands each call of `statuses` and of `commands_with_ids` was about.
+    pub(crate) statuses_asked: Vec<usize>,
+    pub(crate) records_asked: Vec<usize>,
+    /// What commands answer that end from now on, instead of the usual.
+    pub(crate) reply: Option<RawJson>,
     /// Every question fails with this.
     pub(crate) down: bool,
     pub(crate) questions: usize,
@@ -76,8 +83,12 @@ impl MemoryStore {
     }
 
     pub(crate) fn end(&self, id: CommandId, status: OutcomeStatus) {
-        let outcome = outcome(status);
-        self.inside().commands.get_mut(&id).unwrap().outcome = Some(outcome);
+        let mut inside = self.inside();
+        let mut outcome = outcome(status);
+        if inside.reply.is_some() {
+            outcome.reply.clone_from(&inside.reply);
+        }
+        inside.commands.get_mut(&id).unwrap().outcome = Some(outcome);
     }
 
     fn up(&self) -> Result<std::sync::MutexGuard<'_, Inside>, StoreError> {
@@ -496,6 +507,24 @@ impl Housekeeping for MemoryStore {
 impl Queries for MemoryStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
         Ok(self.up()?.commands.get(&id).cloned())
+    }
+    async fn statuses(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, CommandProgress)>, StoreError> {
+        let mut inside = self.up()?;
+        inside.statuses_asked.push(commands.len());
+        let progress = |(_, id): &(Partition, CommandId)| {
+            let progress = inside.commands.get(id).map(CommandRecord::progress).unwrap_or_default();
+            let failed_attempt = inside.failed_attempts.get(id).copied().unwrap_or_default();
+            (*id, CommandProgress { failed_attempt, ..progress })
+        };
+        Ok(commands.iter().map(progress).collect())
+    }
+    async fn commands_with_ids(&self, ids: &[CommandId]) -> Result<Vec<CommandRecord>, StoreError> {
+        let mut inside = self.up()?;
+        inside.records_asked.push(ids.len());
+        Ok(ids.iter().filter_map(|id| inside.commands.get(id).cloned()).collect())
     }
     async fn commands(
         &self,

@@ -6,17 +6,27 @@ use tokio::time::Instant;
 
 const FASTEST: Duration = Duration::from_millis(20);
 const SLOWEST: Duration = Duration::from_millis(250);
+/// After a poll about many, time passes in proportion, so that the store is never asked about more
+/// than 50,000 a second.
+const PER_QUESTION: Duration = Duration::from_micros(20);
+/// All are asked about at every poll while they are few; of more, 5,000 a second.
+const FEW: usize = 500;
+const PER_SWEPT: Duration = Duration::from_micros(200);
 
 /// The time of the next poll.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
     next: Instant,
+    sweep: Instant,
+    /// No poll before this, whatever happens.
+    rest: Instant,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { interval: FASTEST, next: Instant::now() + FASTEST }
+        let now = Instant::now();
+        Self { interval: FASTEST, next: now + FASTEST, sweep: now, rest: now }
     }
 
     /// When to poll next.
@@ -29,10 +39,15 @@ impl Pace {
         Instant::now() >= self.next
     }
 
+    /// Whether it is time to ask about all, and not only about those for whom there is a hint.
+    pub(super) fn is_sweep_due(&self) -> bool {
+        Instant::now() >= self.sweep
+    }
+
     /// Somebody new waits, or something ended: the next poll is soon.
     pub(super) fn quicken(&mut self) {
         self.interval = FASTEST;
-        self.next = self.next.min(Instant::now() + FASTEST);
+        self.next = self.next.min(Instant::now() + FASTEST).max(self.rest);
     }
 
     /// A poll was made.
@@ -41,6 +56,23 @@ impl Pace {
             if found_something { FASTEST } else { (self.interval * 3 / 2).min(SLOWEST) };
         self.next = Instant::now() + self.interval;
     }
+
+    /// A poll about so many was made, for whom there was a hint.
+    pub(super) fn peeked(&mut self, found_something: bool, asked: usize) {
+        self.polled(found_something);
+        self.rest = Instant::now() + times(PER_QUESTION, asked);
+        self.next = self.next.max(self.rest);
+    }
+
+    /// A poll about all was made.
+    pub(super) fn swept(&mut self, found_something: bool, asked: usize) {
+        self.peeked(found_something, asked);
+        self.sweep = Instant::now() + times(PER_SWEPT, asked.saturating_sub(FEW));
+    }
+}
+
+fn times(each: Duration, count: usize) -> Duration {
+    each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -61,5 +93,21 @@ mod tests {
         assert!(waits.iter().zip(expected).all(|(w, e)| w.abs_diff(e) <= 1), "{waits:?}");
         pace.quicken();
         assert!(pace.next() - Instant::now() <= FASTEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_are_all_asked_about_less_often_than_few() {
+        let mut pace = Pace::new();
+        assert!(pace.is_sweep_due());
+        pace.swept(false, FEW);
+        assert!(pace.is_sweep_due());
+        pace.swept(false, 10_500);
+        assert!(!pace.is_sweep_due());
+        pace.quicken();
+        assert!(pace.next() - Instant::now() >= Duration::from_millis(210));
+        tokio::time::sleep(Duration::from_millis(1_990)).await;
+        assert!(!pace.is_sweep_due());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(pace.is_sweep_due());
     }
 }

@@ -10,8 +10,8 @@ use crate::{
         Version,
     },
     store::{
-        CommandFilter, CommandRecord, DocumentRow, FailedAttempt, MOST_FAILURES, Page, Queries,
-        StoreError, StoredStreamEvent, ViewAt, ViewRecord,
+        CommandFilter, CommandProgress, CommandRecord, DocumentRow, FailedAttempt, MOST_FAILURES,
+        Page, Queries, StoreError, StoredStreamEvent, ViewAt, ViewRecord,
         paging::{CommandPage, Cursor, end_of_prefix},
     },
 };
@@ -47,6 +47,32 @@ const FAILURES: &str = "
 /// attempts_pkey.
 const COMMAND: &str =
     concat!(select_command!("adjutant.commands c"), "WHERE c.bucket = $1 AND c.id = $2");
+
+/// Served by commands_pkey: OFFSET 0 keeps the planner from joining by anything else.
+const WITH_IDS: &str = select_command!(
+    "unnest($1::smallint[], $2::uuid[]) AS w(bucket, id)
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.commands k
+                          WHERE k.bucket = w.bucket AND k.id = w.id OFFSET 0) AS c"
+);
+
+/// Served by schedule_of_command, holds_of_command, attempts_pkey (read backwards) and
+/// outcomes_pkey. Scalar queries and OFFSET 0 keep the planner from reading whole tables.
+const STATUSES: &str = "
+    SELECT w.id,
+           (SELECT true FROM adjutant.schedule s
+             WHERE s.bucket = w.bucket AND s.command_id = w.id AND s.reason = 'not_before'
+             LIMIT 1) IS NOT NULL AS scheduled,
+           (SELECT h.state IN (2, 3) FROM adjutant.holds h
+             WHERE h.partition = w.partition AND h.command_id = w.id) IS TRUE AS waiting,
+           coalesce((SELECT a.attempt FROM adjutant.attempts a
+                      WHERE a.partition = w.partition AND a.command_id = w.id
+                      ORDER BY a.partition DESC, a.command_id DESC, a.attempt DESC LIMIT 1), 0)
+               AS failed_attempt,
+           o.status, o.attempts
+      FROM unnest($1::smallint[], $2::smallint[], $3::uuid[]) AS w(partition, bucket, id)
+      LEFT JOIN LATERAL (SELECT f.status, f.attempts FROM adjutant.outcomes f
+                          WHERE f.partition = w.partition AND f.command_id = w.id OFFSET 0) AS o
+             ON true";
 
 /// Served by commands_newest, read backwards.
 const NEWEST: &str = concat!(
@@ -117,6 +143,41 @@ impl Queries for PostgresStore {
             found.failures = self.failures(found.partition, id).await?;
         }
         Ok(Some(found))
+    }
+
+    async fn statuses(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, CommandProgress)>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let partitions: Vec<i16> = commands.iter().map(|(partition, _)| partition.0).collect();
+        let buckets: Vec<i16> = commands.iter().map(|(_, id)| self.bucket(*id)).collect();
+        let ids: Vec<_> = commands.iter().map(|(_, id)| id.0).collect();
+        let rows = sqlx::query(STATUSES)
+            .bind(partitions)
+            .bind(buckets)
+            .bind(ids)
+            .fetch_all(&self.read)
+            .await
+            .map_err(errors::read)?;
+        rows.iter().map(progress).collect()
+    }
+
+    async fn commands_with_ids(&self, ids: &[CommandId]) -> Result<Vec<CommandRecord>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let buckets: Vec<i16> = ids.iter().map(|id| self.bucket(*id)).collect();
+        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+        let rows = sqlx::query(WITH_IDS).bind(buckets).bind(ids).fetch_all(&self.read).await;
+        let mut found: Vec<CommandRecord> =
+            rows.map_err(errors::read)?.iter().map(command).collect::<Result<_, _>>()?;
+        for record in found.iter_mut().filter(|record| record.failed_attempts > 0) {
+            record.failures = self.failures(record.partition, record.id).await?;
+        }
+        Ok(found)
     }
 
     async fn commands(
@@ -257,11 +318,27 @@ fn command(row: &PgRow) -> Result<CommandRecord, StoreError> {
     })
 }
 
+fn progress(row: &PgRow) -> Result<(CommandId, CommandProgress), StoreError> {
+    let status = column::<Option<i16>>(row, "status")?.map(outcome_status).transpose()?;
+    let attempts: Option<i32> = column(row, "attempts")?;
+    let progress = CommandProgress {
+        scheduled: column(row, "scheduled")?,
+        waiting: column(row, "waiting")?,
+        failed_attempt: column(row, "failed_attempt")?,
+        ended: status.zip(attempts),
+    };
+    Ok((CommandId(column(row, "id")?), progress))
+}
+
+fn outcome_status(code: i16) -> Result<OutcomeStatus, StoreError> {
+    let unknown = || StoreError::Corrupt(format!("there is no outcome status {code}"));
+    OutcomeStatus::from_code(code).ok_or_else(unknown)
+}
+
 fn outcome(row: &PgRow, partition: Partition) -> Result<Option<Outcome>, StoreError> {
     let Some(status) = column::<Option<i16>>(row, "status")? else { return Ok(None) };
-    let unknown = || StoreError::Corrupt(format!("there is no outcome status {status}"));
     Ok(Some(Outcome {
-        status: OutcomeStatus::from_code(status).ok_or_else(unknown)?,
+        status: outcome_status(status)?,
         positions: columns::positions(
             partition,
             column(row, "first_offset")?,

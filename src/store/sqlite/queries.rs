@@ -15,8 +15,8 @@ use crate::{
         Version,
     },
     store::{
-        CommandFilter, CommandRecord, FailedAttempt, MOST_FAILURES, Page, Queries, StoreError,
-        StoredStreamEvent, ViewAt, ViewRecord,
+        CommandFilter, CommandProgress, CommandRecord, FailedAttempt, MOST_FAILURES, Page, Queries,
+        StoreError, StoredStreamEvent, ViewAt, ViewRecord,
         paging::{CommandPage, end_of_prefix},
         stored,
     },
@@ -51,6 +51,17 @@ const FAILURES: &str = "
 /// Served by the primary key, and for what belongs to it by schedule_of_command, holds_of_command
 /// and the primary key of attempts.
 const COMMAND: &str = concat!(select_command!("commands c"), "WHERE c.id = ?1");
+
+/// Served by schedule_of_command, holds_of_command and the primary keys of attempts and outcomes.
+const STATUS: &str = "
+    SELECT EXISTS (SELECT 1 FROM schedule s
+                    WHERE s.command_id = ?2 AND s.reason = 'not_before'),
+           (SELECT h.state IN (2, 3) FROM holds h
+             WHERE h.partition = ?1 AND h.command_id = ?2) IS TRUE,
+           coalesce((SELECT max(a.attempt) FROM attempts a
+                      WHERE a.partition = ?1 AND a.command_id = ?2), 0),
+           o.status, o.attempts
+      FROM (SELECT 1) LEFT JOIN outcomes o ON o.partition = ?1 AND o.command_id = ?2";
 
 /// Served by commands_newest, read backwards.
 const NEWEST: &str = concat!(
@@ -111,6 +122,34 @@ const VIEWS: &str = "
 impl Queries for SqliteStore {
     async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, StoreError> {
         self.engine.read(move |transaction| transaction.command(id)).await
+    }
+
+    async fn statuses(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<(CommandId, CommandProgress)>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let commands = commands.to_vec();
+        let statuses = self.engine.read(move |transaction| {
+            let statuses = commands.iter().filter_map(|(partition, id)| {
+                let params = params![partition.0, id.0.as_bytes()];
+                let found = transaction.first(STATUS, params, progress).transpose()?;
+                Some(found.map(|progress| (*id, progress)))
+            });
+            statuses.collect()
+        });
+        statuses.await
+    }
+
+    async fn commands_with_ids(&self, ids: &[CommandId]) -> Result<Vec<CommandRecord>, StoreError> {
+        let ids = ids.to_vec();
+        let found = self.engine.read(move |transaction| {
+            let found = ids.iter().filter_map(|id| transaction.command(*id).transpose());
+            found.collect()
+        });
+        found.await
     }
 
     async fn commands(
@@ -246,11 +285,25 @@ fn command(row: &Row<'_>) -> Result<CommandRecord, StoreError> {
     })
 }
 
+fn progress(row: &Row<'_>) -> Result<CommandProgress, StoreError> {
+    let status = column::<Option<i16>>(row, 3)?.map(outcome_status).transpose()?;
+    Ok(CommandProgress {
+        scheduled: column(row, 0)?,
+        waiting: column(row, 1)?,
+        failed_attempt: column(row, 2)?,
+        ended: status.zip(column::<Option<i32>>(row, 4)?),
+    })
+}
+
+fn outcome_status(code: i16) -> Result<OutcomeStatus, StoreError> {
+    let unknown = || StoreError::Corrupt(format!("there is no outcome status {code}"));
+    OutcomeStatus::from_code(code).ok_or_else(unknown)
+}
+
 fn outcome(row: &Row<'_>, partition: Partition) -> Result<Option<Outcome>, StoreError> {
     let Some(status) = column::<Option<i16>>(row, 13)? else { return Ok(None) };
-    let unknown = || StoreError::Corrupt(format!("there is no outcome status {status}"));
     Ok(Some(Outcome {
-        status: OutcomeStatus::from_code(status).ok_or_else(unknown)?,
+        status: outcome_status(status)?,
         positions: stored::positions(partition, column(row, 14)?, column(row, 15)?),
         version: Version(column(row, 16)?),
         reply: stored::raw(column(row, 17)?),

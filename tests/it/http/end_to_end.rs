@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::support::{
     eventually,
-    http::id_of,
+    http::{EventStream, id_of},
     process::{ALL, Site},
 };
 
@@ -89,6 +89,45 @@ async fn an_outcome_written_by_another_process_ends_a_long_poll() {
     assert_eq!(answer.json()["status"], "succeeded");
     let at = answer.json()["outcome"]["positions"][0].as_str().expect("a position").to_owned();
     assert_eq!(api.get(&format!("/v1/views/counters/a?at={at}&wait=30")).await.status, 200);
+    process.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_is_watched_until_it_ends_at_whichever_process() {
+    let site = Site::new().await;
+    // Ingresses with signals of their own: no hint reaches them.
+    let apis = [
+        api_on(&site.database, IngressSettings::default()).await,
+        api_on(&site.database, IngressSettings::default()).await,
+    ];
+    let due = time::OffsetDateTime::now_utc() + Duration::from_secs(3);
+    let due = due.format(&time::format_description::well_known::Rfc3339).expect("a time");
+    let id = id_of(&apis[0].submit(&with(add("a", 5), "not_before", due)).await);
+    let mut watches = Vec::new();
+    for api in &apis {
+        let mut watch = EventStream::open(api.address, id, None).await;
+        assert_eq!(watch.next().await.expect("an event").status(), "scheduled");
+        watches.push(watch);
+    }
+    let process = site.start(&ALL).await;
+    let mut ends = Vec::new();
+    for watch in &mut watches {
+        let mut statuses = Vec::new();
+        while let Some(event) = watch.next().await {
+            statuses.push(event.status().to_owned());
+            ends.push(event);
+        }
+        assert!(watch.is_complete);
+        // Between the two it was accepted, for as long as it took to execute it.
+        let last = statuses.pop();
+        assert_eq!(last.as_deref(), Some("succeeded"));
+        assert!(statuses.is_empty() || statuses == ["accepted"], "{statuses:?}");
+    }
+    let end = ends.last().expect("an end");
+    assert_eq!(end.data, apis[1].get(&format!("/v1/commands/{id}")).await.json());
+    for api in &apis {
+        assert_eq!(EventStream::open(api.address, id, Some(&end.id)).await.status, 204);
+    }
     process.stop(Duration::from_secs(10)).await;
 }
 

@@ -2,6 +2,9 @@
 
 #[path = "../../../src/ingress/http/tests/client.rs"]
 mod client;
+#[allow(dead_code)] // some of it only the tests beside the code need
+#[path = "../../../src/ingress/http/tests/events.rs"]
+mod events;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -20,6 +23,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::{Answer, Client};
+pub(crate) use events::EventStream;
 
 /// A running API; stops when dropped.
 pub struct Api {

@@ -6,6 +6,7 @@ mod dead_letters;
 mod figures;
 mod scenarios;
 mod site;
+mod watchers;
 
 use clap::ValueEnum;
 
@@ -38,6 +39,12 @@ pub enum BenchError {
     /// The database does not answer.
     #[error("the database does not answer: {0}")]
     Database(#[from] sqlx::Error),
+    /// A process of the service's own cannot be started.
+    #[error("the ingress cannot be started: {0}")]
+    Child(std::io::Error),
+    /// A client that waits was not answered as it should be.
+    #[error("a client that waits: {0}")]
+    Waiting(String),
     /// No role took the API's port.
     #[error("the API did not start")]
     NoIngress,

@@ -7,6 +7,7 @@ use super::{
     BenchError, dead_letters,
     figures::Figures,
     site::{Shape, Site},
+    watchers,
 };
 use crate::{
     cli::Scenario,
@@ -29,6 +30,7 @@ pub(super) async fn measure(
         Scenario::TwoWorkers => two_workers(site, figures).await,
         Scenario::PinnedSnapshot => pinned_snapshot(site, figures).await,
         Scenario::DeadLetters => dead_letters::measure(site, figures).await,
+        Scenario::Watchers => watchers::measure(site, figures).await,
     }
 }
 

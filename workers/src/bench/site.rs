@@ -121,7 +121,7 @@ impl Site<'_> {
         Ok(())
     }
 
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         Duration::from_secs(self.args.patience)
     }
 }

@@ -164,6 +164,7 @@ impl Config {
             ("server.intake_flights", self.server.intake_flights as u64),
             ("server.max_batch_lines", self.server.max_batch_lines as u64),
             ("server.max_connections", self.server.max_connections as u64),
+            ("server.write_timeout_ms", self.server.write_timeout_ms),
             ("worker.batch", self.worker.batch as u64),
             ("worker.hanging_handlers", self.worker.hanging_handlers as u64),
             ("relay.batch", self.relay.batch.max(0).unsigned_abs()),

@@ -66,10 +66,14 @@ pub struct Server {
     pub max_batch_lines: usize,
     /// The most connections at a time.
     pub max_connections: usize,
+    /// The most clients that wait for commands, and the most that wait for views.
+    pub max_waiters: usize,
     /// How long a request's head may take, in milliseconds.
     pub header_timeout_ms: u64,
     /// How long a request's body may take, in milliseconds.
     pub body_timeout_ms: u64,
+    /// How long a client may take nothing of its answer, in milliseconds.
+    pub write_timeout_ms: u64,
     /// The most commands that wait for a group commit.
     pub intake_queue: usize,
     /// The most commands of one group commit.

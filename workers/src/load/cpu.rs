@@ -138,6 +138,32 @@ fn port_here(url: &str, default: u16) -> Option<u16> {
     is_here.then(|| port.parse().unwrap_or(default))
 }
 
+/// What one process uses, as far as this machine says.
+#[derive(Debug)]
+pub struct ProcessMeter {
+    pid: u32,
+    cpu_before: f64,
+}
+
+impl ProcessMeter {
+    /// Starts to measure.
+    pub fn start(pid: u32) -> Self {
+        let mut meter = Self { pid, cpu_before: 0.0 };
+        meter.cpu_before = meter.cpu_seconds();
+        meter
+    }
+
+    /// CPU seconds since the start.
+    pub fn cpu_seconds(&self) -> f64 {
+        proc_fs::stat(self.pid).map_or(0.0, |stat| stat.own) - self.cpu_before
+    }
+
+    /// Resident memory now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        proc_fs::resident_bytes(self.pid).unwrap_or_default()
+    }
+}
+
 /// Samples the memory of this process.
 #[derive(Debug)]
 pub struct MemoryMeter {

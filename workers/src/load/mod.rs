@@ -18,14 +18,14 @@ mod workload;
 
 pub use answers::AnswersFile;
 pub use client::{Answer, ClientError, Connection, Target};
-pub use cpu::{CpuMeter, CpuSeconds, MemoryMeter};
+pub use cpu::{CpuMeter, CpuSeconds, MemoryMeter, ProcessMeter};
 pub use figures::{BatchSizes, batch_sizes, clock};
 pub use follow::Followers;
 pub use latency::{Latency, Percentiles};
 pub use measure::{Measured, Measurement, Stages, WaitFor, measure};
 pub(crate) use random::Random;
 pub use send::{Load, Plan, Sent, Until};
-pub use setup::open_accounts;
+pub use setup::{accept_all, open_accounts};
 pub use sources::{Entries, Sources};
 pub use watermarks::{Reached, Watch, Watermarks};
 pub use workload::{Kind, Planned, Workload};

@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use hyper::StatusCode;
+use uuid::Uuid;
 
 use super::{Connection, LoadError, Target, Workload, send};
 
@@ -22,6 +23,24 @@ pub async fn open_accounts(target: &Target, workload: &Workload) -> Result<u64, 
         open(&mut connection, body.freeze()).await?;
     }
     Ok(u64::from(workload.accounts()) * 2)
+}
+
+/// Has a command accepted for every account, which opens it; answers their ids.
+pub async fn accept_all(target: &Target, workload: &Workload) -> Result<Vec<Uuid>, LoadError> {
+    let mut connection = Connection::new(target);
+    let accounts: Vec<u32> = (0..workload.accounts()).collect();
+    let mut ids = Vec::with_capacity(accounts.len());
+    for some in accounts.chunks(ACCOUNTS_A_BATCH as usize) {
+        let mut body = BytesMut::new();
+        for account in some {
+            let [open, _] = workload.opening(*account);
+            ids.push(open.id);
+            body.extend_from_slice(&open.body);
+            body.extend_from_slice(b"\n");
+        }
+        self::open(&mut connection, body.freeze()).await?;
+    }
+    Ok(ids)
 }
 
 /// Repeats a batch until every line is accepted; a repetition does nothing twice.

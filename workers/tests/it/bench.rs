@@ -14,7 +14,16 @@ async fn every_scenario_gives_its_figures_and_leaves_a_sound_database() {
     let site = Site::new().await;
     let mut command = program();
     command
-        .args(["bench", "--json", "--seconds", "1", "--database-url", &site.database.url()])
+        .args([
+            "bench",
+            "--json",
+            "--seconds",
+            "1",
+            "--clients",
+            "50",
+            "--database-url",
+            &site.database.url(),
+        ])
         .args(["--amqp-url", &amqp_url()])
         .args(["--set", &format!("broker.prefix={}", site.road.prefix)])
         .args(["--set", &format!("database.partitions={}", site.partitions.get())]);
@@ -35,6 +44,8 @@ async fn every_scenario_gives_its_figures_and_leaves_a_sound_database() {
         ("pinned-snapshot", "visible_per_second_pinned"),
         ("dead-letters", "groups_ms_max"),
         ("dead-letters", "retried_per_second"),
+        ("watchers", "events_end_to_heard_ms_p50"),
+        ("watchers", "long_poll_end_to_heard_ms_p50"),
     ] {
         let measured = figures["scenarios"][scenario][figure].as_f64();
         assert!(measured.is_some_and(|value| value > 0.0), "{scenario} {figure}: {figures}");

@@ -1,10 +1,12 @@
 //! The contract of the HTTP API, over real sockets, on a store in memory.
 
 mod client;
+mod events;
 mod letters;
 mod queries;
 mod server;
 mod submitting;
+mod watching;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -49,10 +51,22 @@ impl Api {
         Self::try_on(store, settings).await.unwrap()
     }
 
+    /// Another process on the same store.
+    async fn beside(other: &Self) -> Self {
+        Self::on_shared(other.store.clone(), IngressSettings::default()).await.unwrap()
+    }
+
     async fn try_on(store: MemoryStore, settings: IngressSettings) -> Result<Self, StartError> {
+        Self::on_shared(Arc::new(store), settings).await
+    }
+
+    async fn on_shared(
+        store: Arc<MemoryStore>,
+        settings: IngressSettings,
+    ) -> Result<Self, StartError> {
         // Before anything that keeps handles of metrics.
         let metrics = install_metrics().ok();
-        let (store, signals) = (Arc::new(store), Signals::default());
+        let signals = Signals::default();
         let stop = CancellationToken::new();
         let outbox = OutboxLimit::watch(store.clone(), settings.outbox_limit, stop.clone());
         let (commit, _) =

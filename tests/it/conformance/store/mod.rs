@@ -172,6 +172,8 @@ conformance! {
         ]
         querying: [
             a_command_is_found_with_its_outcome,
+            how_far_commands_are_is_told_of_many_at_once,
+            commands_are_found_by_many_ids,
             commands_are_listed_newest_first_by_filter_and_page,
             a_log_is_read_in_pages,
             a_page_of_a_log_is_bounded_by_bytes,

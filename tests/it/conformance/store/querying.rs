@@ -6,7 +6,7 @@ use adjutant::{
     message::{
         CommandId, GroupName, LogId, Metadata, Offset, OutcomeStatus, Partition, RawJson, Version,
     },
-    store::{CommandFilter, CommandStatus, ForeignMessage, LogKind, StoreError},
+    store::{CommandFilter, CommandProgress, CommandStatus, ForeignMessage, LogKind, StoreError},
 };
 
 use super::{
@@ -49,6 +49,71 @@ pub async fn a_command_is_found_with_its_outcome(open: Open) {
     assert_eq!(record.outcome.as_ref(), Some(&outcomes[0].1));
     let events = store.stream_events(&asked.stream, Version(0), 10).await.expect("events");
     assert_eq!((events[0].command_id, &events[0].metadata), (asked.id, &asked.metadata));
+}
+
+pub async fn how_far_commands_are_is_told_of_many_at_once(open: Open) {
+    let truth = open(8).await;
+    let store = &truth.store;
+    let [accepted, ended, rejected] = ["a", "b", "c"].map(|counter| add(counter, 1));
+    let mut later = add("d", 1);
+    later.not_before = Some(store.now().await.expect("now") + time::Duration::days(1));
+    let all = vec![accepted.clone(), ended.clone(), rejected.clone(), later.clone()];
+    store.accept(all.clone()).await.expect("accept");
+    let partition = |counter: &str| store.identity().partitions.of(&stream(counter));
+    let unknown = CommandId::generate();
+    let mut asked: Vec<_> =
+        all.iter().map(|command| (partition(command.stream.id()), command.id)).collect();
+    asked.push((Partition(0), unknown));
+    // What must agree with the records, whatever has happened.
+    let statuses = async || {
+        let mut found = truth.other.statuses(&asked).await.expect("statuses");
+        assert_eq!(found.len(), asked.len(), "one for each, those that there are not included");
+        for (id, progress) in &found {
+            let record = store.command(*id).await.expect("query");
+            assert_eq!(record.map(|it| it.progress()).unwrap_or_default(), *progress);
+        }
+        found.sort_unstable_by_key(|(id, _)| asked.iter().position(|(_, asked)| asked == id));
+        found.into_iter().map(|(_, progress)| progress).collect::<Vec<_>>()
+    };
+    let nothing = CommandProgress::default();
+    let scheduled = CommandProgress { scheduled: true, ..nothing };
+    assert_eq!(statuses().await, [nothing, nothing, nothing, scheduled, nothing]);
+
+    let mut commit = appended(store, "b", 1);
+    commit.outcomes[0].command_id = ended.id;
+    commit.outcomes[0].attempts = 3;
+    commit.events[0].command_id = ended.id;
+    store.commit_commands(commit).await.expect("commit");
+    let mut commit = look::rejected(store, "c", 0);
+    commit.outcomes[0].command_id = rejected.id;
+    store.commit_commands(commit).await.expect("commit");
+    let is = |status, attempts| CommandProgress { ended: Some((status, attempts)), ..nothing };
+    let succeeded = is(OutcomeStatus::Succeeded, 3);
+    let rejected = is(OutcomeStatus::Rejected, 1);
+    assert_eq!(statuses().await, [nothing, succeeded, rejected, scheduled, nothing]);
+    assert!(store.statuses(&[]).await.expect("nothing").is_empty());
+}
+
+pub async fn commands_are_found_by_many_ids(open: Open) {
+    let truth = open(8).await;
+    let store = &truth.store;
+    let batch: Vec<_> = (0..20).map(|i| add(&format!("c{i}"), i + 1)).collect();
+    store.accept(batch.clone()).await.expect("accept");
+    let mut commit = look::rejected(store, "c3", 0);
+    commit.outcomes[0].command_id = batch[3].id;
+    store.commit_commands(commit).await.expect("commit");
+    let mut ids: Vec<_> = batch.iter().step_by(3).map(|command| command.id).collect();
+    ids.push(CommandId::generate());
+    let mut found = truth.other.commands_with_ids(&ids).await.expect("commands");
+    ids.pop();
+    found.sort_unstable_by_key(|record| ids.iter().position(|id| *id == record.id));
+    let mut expected = Vec::new();
+    for id in &ids {
+        expected.push(store.command(*id).await.expect("query").expect("is there"));
+    }
+    assert_eq!(found, expected);
+    assert!(found[1].outcome.is_some());
+    assert!(store.commands_with_ids(&[]).await.expect("nothing").is_empty());
 }
 
 pub async fn commands_are_listed_newest_first_by_filter_and_page(open: Open) {
