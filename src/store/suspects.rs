@@ -43,6 +43,9 @@ pub trait Suspects: Send + Sync {
     /// Counts a crash at this entry in advance, and forgets the counts of earlier entries, which
     /// are finished. Answers how often a process vanished at it before. Need not be on disk when it
     /// returns: it must outlive the process, not the machine.
+    ///
+    /// Offset 0 stands for all that the last owner was at: it answers how much is counted of the
+    /// partition already, entries included.
     async fn begin_suspect(
         &self,
         group: &GroupName,

@@ -148,7 +148,7 @@ impl PartitionLoop {
                         return Some(suspicion);
                     }
                     metrics::counter!("adjutant_suspect_windows_total", "group" => self.source.group.to_string()).increment(1);
-                    let before = self.count_window(next).await?;
+                    let before = self.count_window().await?;
                     if before == 0 {
                         tracing::info!(source = %self.source, checkpoint = %checkpoint, "the last owner vanished; what it was at runs again");
                         return Some(suspicion.together());
@@ -165,14 +165,13 @@ impl PartitionLoop {
         }
     }
 
-    /// How often an owner vanished behind this checkpoint since it was taken over there first; this
-    /// time is counted in advance. `None`: stopped.
-    async fn count_window(&self, next: Offset) -> Option<i32> {
+    /// Whether an owner vanished before, and what it was at has not been finished since; this time is
+    /// counted in advance. `None`: stopped.
+    async fn count_window(&self) -> Option<i32> {
         let (group, partition) = (&self.source.group, self.source.partition);
-        let window = Suspicion::window_of(next);
         let mut delays = RetryPolicy::forever().start();
         loop {
-            match self.parts.store.begin_suspect(group, partition, window).await {
+            match self.parts.store.begin_suspect(group, partition, Suspicion::WINDOW).await {
                 Ok(before) => return Some(before),
                 // It may be counted, and may not: caution costs only time.
                 Err(StoreError::Unknown(_)) => return Some(1),

@@ -50,10 +50,8 @@ impl Suspicion {
         Self { one_by_one: false, ..self }
     }
 
-    /// Under which offset the window behind a checkpoint is counted: no entry has it.
-    pub(super) fn window_of(next: Offset) -> Offset {
-        Offset(-next.0)
-    }
+    /// Under which offset all of it is counted: no entry has it.
+    pub(super) const WINDOW: Offset = Offset(0);
 
     /// Whether there is anything suspect.
     pub(super) fn is_empty(&self) -> bool {

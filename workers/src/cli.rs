@@ -95,7 +95,7 @@ pub struct ChaosArgs {
     #[arg(long, default_value_t = 200)]
     pub accounts: usize,
     /// How many commands a minute abort the process that executes them, several times each.
-    #[arg(long, value_name = "PER_MINUTE", default_value_t = 1.0, value_parser = aborts)]
+    #[arg(long, value_name = "PER_MINUTE", default_value_t = 0.2, value_parser = aborts)]
     pub aborts: f64,
     /// Only this class of faults (may be repeated, or separated by commas).
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]

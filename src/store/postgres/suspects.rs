@@ -42,7 +42,9 @@ const BEGIN: &str = "
     INSERT INTO adjutant.suspects AS s (group_name, partition, \"offset\", crashes)
     VALUES ($1, $2, $3, 1)
     ON CONFLICT (group_name, partition, \"offset\") DO UPDATE SET crashes = s.crashes + 1
-    RETURNING crashes - 1";
+    RETURNING CASE WHEN $3 > 0 THEN crashes - 1
+              ELSE (SELECT count(*)::integer FROM adjutant.suspects b
+                     WHERE b.group_name = $1 AND b.partition = $2) END";
 
 const END: &str = "DELETE FROM adjutant.suspects WHERE group_name = $1 AND partition = $2";
 

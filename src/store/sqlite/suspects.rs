@@ -33,6 +33,9 @@ const COUNT: &str = "
     INSERT INTO suspects (group_name, partition, \"offset\", crashes) VALUES (?1, ?2, ?3, 1)
     ON CONFLICT (group_name, partition, \"offset\") DO UPDATE SET crashes = crashes + 1";
 
+const COUNTED: &str = "
+    SELECT count(*) FROM suspects WHERE group_name = ?1 AND partition = ?2";
+
 const CRASHES: &str = "
     SELECT crashes FROM suspects WHERE group_name = ?1 AND partition = ?2 AND \"offset\" = ?3";
 
@@ -87,6 +90,12 @@ impl Suspects for SqliteStore {
         let group = group.clone();
         let counted = self.engine.write(move |transaction| {
             let place = params![group.as_str(), partition.0, offset.0];
+            if offset.0 <= 0 {
+                let counted = params![group.as_str(), partition.0];
+                let before = transaction.first(COUNTED, counted, |row| column::<i32>(row, 0))?;
+                transaction.execute(COUNT, place)?;
+                return Ok(before.unwrap_or_default());
+            }
             transaction.execute(FINISHED, place)?;
             transaction.execute(COUNT, place)?;
             Ok(transaction.first(CRASHES, place, |row| column::<i32>(row, 0))?.unwrap_or(1) - 1)

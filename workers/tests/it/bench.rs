@@ -1,9 +1,11 @@
 //! `bank bench` measures what it says and leaves a sound database.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::support::{
-    process::{program, run},
+    process::{program, run_within},
     rabbit::amqp_url,
     site::Site,
 };
@@ -27,7 +29,8 @@ async fn every_scenario_gives_its_figures_and_leaves_a_sound_database() {
         .args(["--amqp-url", &amqp_url()])
         .args(["--set", &format!("broker.prefix={}", site.road.prefix)])
         .args(["--set", &format!("database.partitions={}", site.partitions.get())]);
-    let output = run(command).await;
+    // All scenarios in turn, each with a database to fill and to audit, beside other tests.
+    let output = run_within(command, Duration::from_secs(270)).await;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{printed}{words}");

@@ -26,9 +26,14 @@ pub fn program() -> Command {
 }
 
 /// Runs a command to its end.
-pub async fn run(mut command: Command) -> Output {
+pub async fn run(command: Command) -> Output {
+    run_within(command, PATIENCE).await
+}
+
+/// Runs a command to its end, which may take so long.
+pub async fn run_within(mut command: Command, patience: Duration) -> Output {
     let running = tokio::task::spawn_blocking(move || command.output().expect("the binary runs"));
-    tokio::time::timeout(PATIENCE, running).await.expect("it ends").expect("no panic")
+    tokio::time::timeout(patience, running).await.expect("it ends").expect("no panic")
 }
 
 /// Runs a command to its end, with an input.
