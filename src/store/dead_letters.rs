@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+#[cfg(any(feature = "postgres", feature = "embedded"))]
 use uuid::Uuid;
 
 use super::{CommandRecord, DeadLetterJobId, FailedAttempt, Page, StoreError, StoredStreamEvent};
