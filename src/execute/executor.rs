@@ -279,7 +279,7 @@ impl Executor {
         }
         let needed = streams_of(&self.registry, runs);
         if exclusively {
-            return self.decide_under_lock(known, runs, &needed, !asked.is_empty()).await;
+            return self.decide_under_lock(known, runs, &needed).await;
         }
         let mut streams = Streams::new();
         let mut missing = Vec::new();
@@ -313,7 +313,6 @@ impl Executor {
         known: Known,
         runs: &Arc<[Run]>,
         needed: &[(StreamId, i16)],
-        may_hold: bool,
     ) -> Result<Step, StoreError> {
         let mut decided = None;
         let mut timed_out = None;
@@ -334,8 +333,7 @@ impl Executor {
             Ok(commit)
         };
         let partitions = runs.iter().map(|run| run.partition).collect();
-        let committed =
-            self.store.commit_exclusively(&partitions, may_hold, needed, Box::new(decide)).await;
+        let committed = self.store.commit_exclusively(&partitions, needed, Box::new(decide)).await;
         if let Some(command) = timed_out {
             return Ok(Step::TimedOut(command));
         }

@@ -142,12 +142,11 @@ impl Execution for SimulatedStore {
     async fn commit_exclusively(
         &self,
         partitions: &BTreeSet<Partition>,
-        may_hold: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
         let asked = Noted::of(&streams);
-        let work = self.inner().commit_exclusively(partitions, may_hold, streams, decide);
+        let work = self.inner().commit_exclusively(partitions, streams, decide);
         self.write("commit_exclusively", asked, work).await
     }
 

@@ -199,14 +199,12 @@ pub trait Execution: Send + Sync {
     async fn commit_commands(&self, commit: CommandCommit)
     -> Result<CommittedCommands, StoreError>;
 
-    /// The second try after [`Fence::StreamVersion`](super::Fence): takes the event-log locks of
-    /// all these partitions, reads the streams, lets `decide` decide and commits, so that no
-    /// other writer can come between. `may_hold` says that the commit may change holds: then the
-    /// command-log locks are taken before.
+    /// The second try after [`Fence::StreamVersion`](super::Fence): takes the log locks of all these
+    /// partitions (of both logs, for what is decided may change holds), reads the streams, lets
+    /// `decide` decide and commits, so that no other writer can come between.
     async fn commit_exclusively(
         &self,
         partitions: &BTreeSet<Partition>,
-        may_hold: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError>;

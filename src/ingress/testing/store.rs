@@ -186,7 +186,6 @@ impl Execution for MemoryStore {
     async fn commit_exclusively(
         &self,
         _: &std::collections::BTreeSet<Partition>,
-        _: bool,
         _: &[(StreamId, i16)],
         _: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {

@@ -80,15 +80,13 @@ impl Execution for PostgresStore {
     async fn commit_exclusively(
         &self,
         partitions: &BTreeSet<Partition>,
-        may_hold: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
         let mut transaction = self.transaction().await?;
         let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
         let lock = transaction.prepare(LOCK).await?;
-        let classes = if may_hold { &CLASSES[..] } else { &CLASSES[1..] };
-        transaction.begin_with(&lock, &[&partitions, &classes]).await?;
+        transaction.begin_with(&lock, &[&partitions, &&CLASSES[..]]).await?;
         let keys = self.stream_keys(streams);
         let snapshots = transaction.prepare(streams::SNAPSHOTS).await?;
         let snapshots = transaction.query(&snapshots, &keys.params()).await?;

@@ -63,7 +63,6 @@ impl Execution for SqliteStore {
     async fn commit_exclusively(
         &self,
         _: &BTreeSet<Partition>, // the writer writes every partition
-        _: bool,
         streams: &[(StreamId, i16)],
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {

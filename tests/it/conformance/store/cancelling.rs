@@ -52,7 +52,7 @@ pub async fn a_second_try_whose_caller_went_away_holds_nobody_up(open: Open) {
             let version = loaded[0].events.last().map_or(0, |event| event.version.0);
             Ok(appended(store, "hot", version + 1))
         });
-        let mut tried = Box::pin(store.commit_exclusively(&partitions, false, &streams, decide));
+        let mut tried = Box::pin(store.commit_exclusively(&partitions, &streams, decide));
         for _ in 0..polls {
             if futures_util::poll!(tried.as_mut()).is_ready() {
                 break;

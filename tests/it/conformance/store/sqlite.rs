@@ -204,7 +204,7 @@ async fn many_callers_share_a_commit() {
         let dynamic: Arc<dyn Store> = store.clone();
         Ok(appended(&dynamic, "hot", 1))
     });
-    store.commit_exclusively(&[].into(), false, &streams, decide).await.expect("commit");
+    store.commit_exclusively(&[].into(), &streams, decide).await.expect("commit");
     for caller in callers.into_inner().expect("lock") {
         caller.await.expect("task").expect("accept");
     }
@@ -259,7 +259,7 @@ async fn a_caller_that_does_not_decide_in_time_writes_nothing() {
     });
     let nowhere = [].into();
     let (tried, accepted) = tokio::join!(
-        store.commit_exclusively(&nowhere, false, &streams, slow),
+        store.commit_exclusively(&nowhere, &streams, slow),
         store.accept(vec![add("a", 1)]),
     );
     let Err(StoreError::Transient(text)) = tried else { panic!("{tried:?}") };
@@ -275,7 +275,7 @@ async fn a_decision_that_panics_in_memory_leaves_nothing() {
     let store = truth.store.clone();
     let tried = tokio::spawn(async move {
         let decide: DecideAgain<'_> = Box::new(|_| panic!("told to"));
-        store.commit_exclusively(&[].into(), false, &[(stream("a"), 1)], decide).await
+        store.commit_exclusively(&[].into(), &[(stream("a"), 1)], decide).await
     });
     assert!(tried.await.expect_err("panicked").is_panic());
     let store = &truth.store;
