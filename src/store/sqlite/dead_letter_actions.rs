@@ -10,7 +10,8 @@ use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind, DeadLetterState},
     message::{CommandId, OutcomeStatus, Partition},
     store::{
-        Acted, ActedBy, DeadLetter, Fence, JobStep, RetryRequest, StoreError, stored::json_text,
+        Acted, ActedBy, DeadLetter, Fence, JobStep, RetryRequest, StoreError,
+        stored::{json_text, stream},
     },
 };
 
@@ -60,20 +61,6 @@ const DUE: &str = "
 
 /// Served by holds_of_command.
 const UNHOLD: &str = "DELETE FROM holds WHERE partition = ?1 AND command_id = ?2";
-
-/// Served by the primary key.
-const FIRST_HELD: &str = "
-    SELECT state FROM holds WHERE partition = ?1 AND stream = ?2 ORDER BY first_offset LIMIT 1";
-
-/// Served by the primary key.
-const WAITING_ARE_DUE: &str = "
-    INSERT INTO schedule (partition, due_at, command_id, reason, attempt, first_offset, edit)
-    SELECT partition, ?3, command_id, 'released', attempt, first_offset, edit
-      FROM holds WHERE partition = ?1 AND stream = ?2 AND state = 2 ORDER BY first_offset";
-
-/// Served by the primary key.
-const RELEASED: &str =
-    "UPDATE holds SET state = 3 WHERE partition = ?1 AND stream = ?2 AND state = 2";
 
 const AUDIT: &str = "
     INSERT INTO dead_letter_audit (at, dead_letter_id, action, who, reason, job_id)
@@ -126,7 +113,7 @@ impl Transaction<'_> {
                 self.audit(&letter, "discard", by)?;
                 let command = letter.command_id.0.as_bytes();
                 self.execute(UNHOLD, params![letter.partition.0, command])?;
-                self.let_go_on(letter.partition, &letter.key)?;
+                self.release_waiting(letter.partition, &stream(&letter.key)?)?;
             }
             acted.push(answer);
         }
@@ -202,18 +189,6 @@ impl Transaction<'_> {
         let job = by.job.map(|step| step.id.0.into_bytes());
         let letter = letter.id.0.as_bytes();
         self.execute(AUDIT, params![self.now, letter, action, who, reason, job])?;
-        Ok(())
-    }
-
-    /// If the first of a stream's held commands waits, it waits for nobody any more: all that wait
-    /// come back through the schedule, in their order.
-    fn let_go_on(&self, partition: Partition, stream: &str) -> Result<(), StoreError> {
-        let first =
-            self.first(FIRST_HELD, params![partition.0, stream], |row| column::<i16>(row, 0))?;
-        if first == Some(2) {
-            self.execute(WAITING_ARE_DUE, params![partition.0, stream, self.now])?;
-            self.execute(RELEASED, params![partition.0, stream])?;
-        }
         Ok(())
     }
 
