@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{Problem, ProblemCode};
@@ -46,8 +46,18 @@ pub(super) enum LaneWord {
 impl<'a> Draft<'a> {
     /// Reads JSON; the payload is only skipped over, for whoever knows its type.
     pub(super) fn read(text: &'a str) -> Result<Self, Problem> {
+        object(text)?;
         serde_json::from_str(text).map_err(|error| json_problem(&error))
     }
+}
+
+/// Refuses JSON that is no object: serde reads a struct from an array, too, field by field.
+pub(super) fn object(text: &str) -> Result<(), Problem> {
+    if text.trim_start().starts_with('{') {
+        return Ok(());
+    }
+    let _: IgnoredAny = serde_json::from_str(text).map_err(|error| json_problem(&error))?;
+    Err(Problem::new(ProblemCode::InvalidField, "it must be a JSON object"))
 }
 
 /// UTF-8 first, so that a wrong byte is named as what it is.

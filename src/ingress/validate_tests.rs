@@ -101,6 +101,8 @@ fn unknown_fields_and_wrong_types_are_refused() {
         "[]",
         "null",
         "1",
+        // The fields in their order, without their names.
+        r#"[null,"account.deposit","account/a",{"amount":5},null,null,null,null,null,null]"#,
         r#"{"type":"account.deposit","stream":"account/a"}"#,
         r#"{"type":"account.deposit","type":"account.deposit","stream":"account/a","payload":{}}"#,
     ] {

@@ -7,10 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::Response,
 };
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
@@ -23,7 +20,7 @@ use crate::{
     dead_letter::{DeadLetterId, DeadLetterState, act},
     ingress::{
         AccessRole, Problem, ProblemCode,
-        draft::{json_problem, utf8},
+        draft::{self, json_problem, utf8},
     },
     message::RawJson,
     store::{Acted, ActedBy, RetryRequest, StoreError},
@@ -131,11 +128,7 @@ pub(super) async fn read_body<T: DeserializeOwned>(
     }
     body::check_content_type(&parts.headers, "application/json")?;
     let text = utf8(&received.bytes)?;
-    // A struct is read from an array, too, and an empty one would ask for everything.
-    if !text.trim_start().starts_with('{') {
-        let _: IgnoredAny = serde_json::from_str(text).map_err(|error| json_problem(&error))?;
-        return Err(Problem::new(ProblemCode::InvalidField, "the body must be a JSON object"));
-    }
+    draft::object(text)?;
     serde_json::from_str(text).map(Some).map_err(|error| json_problem(&error))
 }
 
