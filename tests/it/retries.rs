@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use adjutant::{
     execute::{BreakerSettings, BreakerState, PerType, RetrySchedule},
     message::{CommandId, OutcomeStatus},
+    observe::notify::{ConditionSource as _, OpenBreakers},
     service::{Process, ProcessSettings},
     store::{CommandRecord, CommandStatus, Queries, Role},
 };
@@ -213,6 +214,10 @@ async fn an_open_breaker_burns_no_attempt_and_a_probe_closes_it() {
     let open = ("counter.flaky".to_owned(), BreakerState::Open);
     let opened = async || process.executor().breakers().contains(&open).then_some(());
     eventually("the breaker opens", opened).await;
+    let told = OpenBreakers { executor: process.executor().clone(), process: "here".into() };
+    let subjects: Vec<_> =
+        told.look().await.expect("look").into_iter().map(|seen| seen.subject).collect();
+    assert_eq!(subjects, ["counter.flaky in here"]);
     let other = accept(&site, &process, vec![add("c0", 1)]).await;
     site.until_ended(&other).await; // other types go on
     let late = flaky("flaky", "c9", &key, 1_000_000, "retryable");
@@ -244,6 +249,7 @@ async fn an_open_breaker_burns_no_attempt_and_a_probe_closes_it() {
         assert_eq!(i64::from(outcome.attempts), failed + 1, "none was burnt without being tried");
     }
     assert!(!process.executor().breakers().contains(&open));
+    assert_eq!(told.look().await.expect("look"), [], "what is closed is over");
     let held: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.holds")
         .fetch_one(&pool)
         .await

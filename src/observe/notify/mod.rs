@@ -19,7 +19,7 @@ pub use condition::{ConditionSource, Seen};
 pub use settings::NotifySettings;
 #[cfg(feature = "webhooks")]
 pub use settings::{NotifyWebhook, WebhookKind};
-pub use sources::of_the_store;
+pub use sources::{OpenBreakers, of_the_store};
 
 use std::sync::Arc;
 

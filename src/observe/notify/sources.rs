@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{ConditionSource, NotifySettings, Seen};
 use crate::{
+    execute::{BreakerState, Executor},
     message::GroupName,
     store::{LogKind, Store},
 };
@@ -34,6 +35,37 @@ pub fn of_the_store(
         }),
         Arc::new(MemberLost { store: store.clone(), silent }),
     ]
+}
+
+/// The breakers of this process that let nothing through.
+pub struct OpenBreakers {
+    /// Whose breakers.
+    pub executor: Arc<Executor>,
+    /// How the process is called: another one's breakers may be closed.
+    pub process: String,
+}
+
+#[async_trait]
+impl ConditionSource for OpenBreakers {
+    fn condition(&self) -> &'static str {
+        "breaker_open"
+    }
+
+    async fn look(&self) -> Result<Vec<Seen>, String> {
+        let breakers = self.executor.breakers();
+        let open = breakers.into_iter().filter(|(_, state)| *state != BreakerState::Closed);
+        let seen = open.map(|(command_type, state)| Seen {
+            summary: format!(
+                "commands of type {command_type} fail for one reason and are suspended in {}",
+                self.process
+            ),
+            detail: json!({
+                "type": command_type, "process": self.process, "state": state.as_str()
+            }),
+            subject: format!("{command_type} in {}", self.process),
+        });
+        Ok(seen.collect())
+    }
 }
 
 struct NewDeadLetters(Arc<dyn Store>);

@@ -191,7 +191,7 @@ impl Server {
         .await?;
         breakers.watch(process.executor().clone());
         gauges::start(&process, readings, groups_of(&service), rest.clone());
-        let notification = match start_notification(&settings, &service, &store, &rest) {
+        let notification = match start_notification(&settings, &service, &store, &process, &rest) {
             Ok(tasks) => tasks,
             Err(error) => {
                 process.stop(AFTER_FAILED_START).await;
@@ -311,19 +311,28 @@ fn start_notification(
     settings: &ServerSettings,
     service: &Service,
     store: &Arc<dyn Store>,
+    process: &Process,
     stop: &CancellationToken,
 ) -> Result<Vec<AbortOnDropHandle<()>>, NoWebhooks> {
-    if !settings.roles.iter().any(|role| matches!(role, Role::Ingress | Role::Relay)) {
+    let has = |wanted: &[Role]| settings.roles.iter().any(|role| wanted.contains(role));
+    let mut sources = Vec::new();
+    if has(&[Role::Ingress, Role::Relay]) {
+        // Slow is not gone: a member is lost when it has been silent for twice as long as others
+        // wait.
+        let silent = 2 * settings.process.membership.ttl;
+        sources = notify::of_the_store(store, &groups_of(service), silent, &settings.notify);
+    }
+    if has(&[Role::CommandWorker]) {
+        sources.push(Arc::new(notify::OpenBreakers {
+            executor: process.executor().clone(),
+            process: process_name(),
+        }));
+    }
+    if sources.is_empty() {
         return Ok(Vec::new());
     }
-    // Slow is not gone: a member is lost when it has been silent for twice as long as others wait.
-    let silent = 2 * settings.process.membership.ttl;
-    notify::start(NotifyParts {
-        store: store.clone(),
-        sources: notify::of_the_store(store, &groups_of(service), silent, &settings.notify),
-        settings: settings.notify.clone(),
-        stop: stop.clone(),
-    })
+    let (store, settings, stop) = (store.clone(), settings.notify.clone(), stop.clone());
+    notify::start(NotifyParts { store, sources, settings, stop })
 }
 
 struct IntakeParts {
