@@ -4,18 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use adjutant::{
     broker::Broker,
+    dead_letter::DeadLetterState,
     message::CommandId,
     service::{Process, ProcessParts, ProcessSettings},
-    store::{Intake, NewCommand, Role, postgres::PostgresStore},
+    store::{
+        Acted, ActedBy, DeadLetters, Intake, NewCommand, RetryRequest, Role, StoreError,
+        postgres::PostgresStore,
+    },
 };
 
 use crate::support::{
-    commands::add,
+    commands::{add, flaky},
     database::Database,
     domain, eventually,
+    letters::all_dead,
     process::{ALL, Site},
     proxy::Proxy,
     rabbit,
+    sql::Sql,
 };
 
 /// A process whose database and broker are both behind proxies.
@@ -217,6 +223,78 @@ async fn workers_whose_commits_were_not_answered_do_nothing_twice() {
         others.stop(Duration::from_secs(10)).await;
         behind.process.stop(Duration::from_secs(10)).await;
     }
+}
+
+/// The same for deaths: each command is one dead letter and one failed attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deaths_whose_commit_was_not_answered_are_one_dead_letter_each() {
+    let behind = Behind::proxies(&[Role::CommandWorker]).await;
+    let others = behind.site.start(&[Role::Relay, Role::ProjectionWorker]).await;
+    let mut ids = Vec::new();
+    for round in 1..=5 {
+        behind.database.lose_replies(1);
+        let key = CommandId::generate().to_string();
+        let commands: Vec<_> =
+            (0..4).map(|i| flaky("flaky", &format!("c{i}"), &key, u32::MAX, "fatal")).collect();
+        ids.extend(commands.iter().map(|command| command.id));
+        behind.site.store.accept(commands).await.expect("accept");
+        others.signals().outbox_written();
+        eventually("the reply is lost", async || {
+            (behind.database.replies_lost() >= round).then_some(())
+        })
+        .await;
+    }
+    behind.site.until_ended(&ids).await;
+    let pool = behind.site.database.pool().await;
+    let counts: (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM adjutant.outcomes WHERE status = 3),
+                (SELECT count(*) FROM adjutant.dead_letters),
+                (SELECT count(*) FROM adjutant.attempts)",
+    )
+    .fetch_one(&pool)
+    .await
+    .expect("counts");
+    assert_eq!(counts, (20, 20, 20), "outcomes, dead letters, attempts");
+    others.stop(Duration::from_secs(10)).await;
+    behind.process.stop(Duration::from_secs(10)).await;
+}
+
+/// The same for people: asked again, they are told that somebody was first, and it took place once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actions_on_dead_letters_whose_commit_was_not_answered_take_place_once() {
+    let behind = Behind::proxies(&[]).await;
+    let pool = behind.site.database.pool().await;
+    let commands = (0..2).map(|i| add(&format!("c{i}"), 1)).collect();
+    let letters = all_dead(&behind.site.store, &Sql::postgres(pool.clone()), commands).await;
+    let by = ActedBy { who: "ada".into(), reason: Some("a try".into()), job: None };
+    let retries = [RetryRequest { id: letters[0].id, payload: None }];
+
+    behind.database.lose_replies(1);
+    let lost = behind.store.retry_dead_commands(&retries, &by).await;
+    assert!(matches!(lost, Err(StoreError::Unknown(_))), "{lost:?}");
+    let again = behind.store.retry_dead_commands(&retries, &by).await.expect("retry");
+    assert_eq!(again, [Acted::NotOpen(DeadLetterState::Retrying)]);
+    behind.database.lose_replies(1);
+    let lost = behind.store.discard_dead_letters(&[letters[1].id], &by).await;
+    assert!(matches!(lost, Err(StoreError::Unknown(_))), "{lost:?}");
+    let again = behind.store.discard_dead_letters(&[letters[1].id], &by).await.expect("discard");
+    assert_eq!(again, [Acted::NotOpen(DeadLetterState::Discarded)]);
+    assert_eq!(behind.database.replies_lost(), 2);
+
+    let worker = behind.site.start(&ALL).await;
+    behind.site.until_ended(&[letters[0].command_id]).await;
+    let counts: (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM adjutant.dead_letter_audit),
+                (SELECT count(*) FROM adjutant.command_log WHERE command_id = $1),
+                (SELECT count(*) FROM adjutant.events WHERE command_id = $1)",
+    )
+    .bind(letters[0].command_id.0)
+    .fetch_one(&pool)
+    .await
+    .expect("counts");
+    assert_eq!(counts, (2, 2, 1), "audit rows, executions owed, events");
+    worker.stop(Duration::from_secs(10)).await;
+    behind.process.stop(Duration::from_secs(10)).await;
 }
 
 /// A broker that keeps its connections and says nothing must not slow the log to its idle pace: a
