@@ -14,6 +14,7 @@ mod road;
 mod source;
 mod stats;
 mod suspects;
+mod taking;
 
 pub use combine::{GroupHandler, HandlerRun, Pace};
 pub use command::CommandHandler;
