@@ -55,6 +55,8 @@ pub(super) struct Found {
     pub(super) timed_out: BTreeSet<CommandId>,
     /// They must be dead, and why.
     pub(super) condemned: BTreeMap<CommandId, Failure>,
+    /// Strict ones that the immediate lane cannot execute in their order.
+    pub(super) fall_back: BTreeSet<CommandId>,
 }
 
 /// A state version that no snapshot has.
@@ -64,6 +66,7 @@ const NO_SNAPSHOT: i16 = i16::MIN;
 pub(super) type Streams = BTreeMap<StreamId, Result<Arc<CachedAggregate>, String>>;
 
 /// The result: what to write, and the aggregates as they will be.
+#[derive(Default)]
 pub(super) struct Decisions {
     pub(super) commit: CommandCommit,
     pub(super) streams: Streams,
@@ -72,6 +75,8 @@ pub(super) struct Decisions {
     pub(super) tries: Vec<(String, Option<String>)>,
     /// Whether the schedule gets rows that are due at once.
     pub(super) schedules_now: bool,
+    /// Strict ones that the immediate lane cannot execute in their order: nothing is committed.
+    pub(super) fall_back: Vec<CommandId>,
 }
 
 /// The streams that these runs touch, with the state versions of their aggregates.
@@ -122,11 +127,13 @@ pub(super) fn decide_all(
         envelopes: BTreeMap::new(),
         seen: BTreeSet::new(),
         tries: Vec::new(),
+        fall_back: Vec::new(),
         progress,
     };
     for run in runs {
         for entry in &run.entries {
-            batch.add(run.partition, Some(entry.offset), &entry.command)?;
+            let log_offset = run.checkpoint.map(|_| entry.offset);
+            batch.add(run.partition, log_offset, &entry.command)?;
         }
         if let Some(from) = run.checkpoint
             && let Some(last) = run.entries.last()
@@ -151,6 +158,7 @@ pub(super) struct Batch<'a> {
     envelopes: BTreeMap<Partition, Vec<EventEnvelope>>,
     seen: BTreeSet<CommandId>,
     pub(super) tries: Vec<(String, Option<String>)>,
+    pub(super) fall_back: Vec<CommandId>,
     progress: &'a Progress,
 }
 
@@ -162,7 +170,11 @@ impl Batch<'_> {
         command: &CommandEnvelope,
     ) -> Result<(), StoreError> {
         // A command may stand in the log more than once; it ends once.
-        if self.known.found.ended.contains(&command.id) || !self.seen.insert(command.id) {
+        let found = &self.known.found;
+        if found.ended.contains(&command.id)
+            || found.fall_back.contains(&command.id)
+            || !self.seen.insert(command.id)
+        {
             return Ok(());
         }
         let first_offset = log_offset.map(|offset| command.first_offset_at(offset));
@@ -183,6 +195,10 @@ impl Batch<'_> {
         }
         if let Some(failure) = self.known.found.condemned.get(&command.id) {
             self.die(&place, failure.clone(), Looked::No);
+            return Ok(());
+        }
+        if command.not_after.is_some_and(|not_after| not_after < self.known.now) {
+            self.expire(&place);
             return Ok(());
         }
         if let Some(delay) = self.known.admissions.suspended(command) {
@@ -354,8 +370,8 @@ impl Batch<'_> {
         }
         let ended = self.commit.outcomes.iter().map(|outcome| outcome.command_id).collect();
         let schedules_now = self.commit.schedules_now();
-        let (commit, streams, tries) = (self.commit, self.streams, self.tries);
-        Ok(Decisions { commit, streams, ended, tries, schedules_now })
+        let Self { commit, streams, tries, fall_back, .. } = self;
+        Ok(Decisions { commit, streams, ended, tries, schedules_now, fall_back })
     }
 
     /// One outbox row, or as many as the size limit of a message asks for.

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AggregateCache, BreakerState, ExecutorSettings, RetryPolicy, StoreClock,
+    arrivals::Arrivals,
     batch::{Decisions, Found, Known, Streams, decide_all, replay_all, streams_of},
     breakers::Breakers,
     decider::{Decider, Undecided},
@@ -16,7 +17,10 @@ use crate::{
     domain::Registry,
     message::{CommandId, Failure, GroupName, Offset, Partition, StreamId},
     signals::{Applied, Signals},
-    store::{CommandEntry, CommittedCommands, Fence, LoadedStream, Store, StoreError},
+    store::{
+        CommandCommit, CommandEntry, CommittedCommands, Entering, Fence, LoadedStream, NewOutcome,
+        Store, StoreError,
+    },
 };
 
 /// Entries of one partition, in order.
@@ -63,9 +67,24 @@ pub enum RunEnd {
 
 /// How a try of a batch ended that the store did not refuse.
 enum Step {
-    Committed(Box<Decisions>, CommittedCommands),
+    Committed(Box<Done>),
+    /// Strict ones that the immediate lane cannot execute in their order; nothing was written.
+    FallBack(Vec<CommandId>),
     /// This command's handler did not come back in time; nothing was written.
     TimedOut(CommandId),
+}
+
+/// What a transaction did.
+#[derive(Default)]
+pub(super) struct Done {
+    decisions: Decisions,
+    pub(super) committed: CommittedCommands,
+    /// Of the immediate lane: the outcomes that it wrote.
+    pub(super) outcomes: Vec<NewOutcome>,
+    /// What earlier tries found out.
+    pub(super) found: Found,
+    /// A try before it may have taken place.
+    pub(super) reply_was_lost: bool,
 }
 
 /// How often a transaction that the server rolls back is tried before its batch is split.
@@ -73,8 +92,8 @@ const MOST_ROLLBACKS: u32 = 8;
 
 /// Executes commands. Shared by the lanes of a process.
 pub struct Executor {
-    registry: Arc<Registry>,
-    store: Arc<dyn Store>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) store: Arc<dyn Store>,
     signals: Signals,
     cache: AggregateCache,
     clock: StoreClock,
@@ -128,8 +147,8 @@ impl Executor {
         for run in &*runs {
             found.condemned.extend(run.found().condemned);
         }
-        match self.execute_together(&runs, found).await {
-            Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
+        match self.execute_together(&runs, found, None).await {
+            Ok(_) => runs.iter().map(|_| RunEnd::Done).collect(),
             Err(error) if runs.len() == 1 => vec![self.execute_split(&runs[0], error).await],
             Err(error) => {
                 tracing::debug!(%error, runs = runs.len(), "batch failed; trying each partition alone");
@@ -146,7 +165,7 @@ impl Executor {
     }
 
     async fn execute_alone(&self, run: Run, found: Found) -> Result<(), StoreError> {
-        self.execute_together(&[run].into(), found).await
+        self.execute_together(&[run].into(), found, None).await.map(drop)
     }
 
     /// A run that failed with `error` when tried whole.
@@ -194,10 +213,18 @@ impl Executor {
         RunEnd::Done
     }
 
-    /// One transaction for all runs, tried until it took place or cannot.
-    async fn execute_together(&self, runs: &Arc<[Run]>, found: Found) -> Result<(), StoreError> {
+    /// One transaction for all runs, tried until it took place or cannot. `arrivals` says what of
+    /// them enters by the immediate lane.
+    pub(super) async fn execute_together(
+        &self,
+        runs: &Arc<[Run]>,
+        found: Found,
+        arrivals: Option<&Arrivals>,
+    ) -> Result<Done, StoreError> {
         let started = Instant::now();
-        let mut delays = RetryPolicy::forever().start();
+        let patience = arrivals.map_or(RetryPolicy::forever(), Arrivals::patience);
+        let mut delays = None;
+        let mut reply_was_lost = false;
         let mut found = Arc::new(found);
         let admissions = Arc::new(self.breakers.ask(runs));
         let mut exclusively = false;
@@ -212,10 +239,16 @@ impl Executor {
                 holds: Holds::default(),
                 admissions: admissions.clone(),
             };
-            match self.try_once(runs, known, exclusively).await {
-                Ok(Step::Committed(decisions, committed)) => {
-                    self.after_commit(runs, *decisions, &committed, started.elapsed());
-                    return Ok(());
+            let entering = arrivals.map(|arrivals| arrivals.entering(&self.registry, &found));
+            match self.try_once(runs, known, entering, exclusively).await {
+                Ok(Step::Committed(mut done)) => {
+                    self.after_commit(runs, &mut done, started.elapsed());
+                    done.found = Arc::unwrap_or_clone(found);
+                    done.reply_was_lost = reply_was_lost;
+                    return Ok(*done);
+                }
+                Ok(Step::FallBack(commands)) => {
+                    Arc::make_mut(&mut found).fall_back.extend(commands);
                 }
                 // It counts as a failed attempt, whatever it may still decide; the others' turn.
                 Ok(Step::TimedOut(command)) => {
@@ -225,6 +258,12 @@ impl Executor {
                 Err(StoreError::Fenced(Fence::Holds)) if held_back < MOST_ROLLBACKS => {
                     held_back += 1;
                     metrics::counter!("adjutant_executor_conflicts_total").increment(1);
+                }
+                Err(StoreError::Fenced(
+                    fence @ (Fence::Accepted | Fence::Held | Fence::Before),
+                )) if let Some(arrivals) = arrivals => {
+                    let found = Arc::make_mut(&mut found);
+                    arrivals.look_again(&*self.store, &self.registry, &fence, found).await?;
                 }
                 Err(StoreError::Fenced(Fence::Outcome)) => {
                     metrics::counter!("adjutant_commands_duplicate_total").increment(1);
@@ -246,12 +285,16 @@ impl Executor {
                     self.forget(runs);
                     exclusively = false;
                     // The server answers, but rolls back again and again: not all need suffer.
+                    reply_was_lost |= matches!(error, StoreError::Unknown(_));
                     rolled_back += u32::from(matches!(error, StoreError::Transient(_)));
                     if rolled_back > MOST_ROLLBACKS {
                         return Err(error);
                     }
                     metrics::counter!("adjutant_executor_retries_total").increment(1);
-                    let Some(delay) = delays.next_delay() else { return Err(error) };
+                    let delays = delays.get_or_insert_with(|| patience.start());
+                    let Some(delay) = delays.next_delay() else {
+                        return Err(if reply_was_lost { unknown(error) } else { error });
+                    };
                     tracing::warn!(%error, ?delay, "the batch is tried again");
                     tokio::select! {
                         biased;
@@ -271,15 +314,21 @@ impl Executor {
         &self,
         runs: &Arc<[Run]>,
         mut known: Known,
+        entering: Option<Entering>,
         exclusively: bool,
     ) -> Result<Step, StoreError> {
+        let immediate = entering.is_some();
+        let entering = entering.unwrap_or_default();
+        if immediate && entering.is_empty() {
+            return Ok(Step::Committed(Box::default()));
+        }
         let asked = holds::streams_to_ask(&self.registry, runs);
         if !asked.is_empty() {
             known.holds = Holds::of(self.store.holds(&asked).await?);
         }
         let needed = streams_of(&self.registry, runs);
         if exclusively {
-            return self.decide_under_lock(known, runs, &needed).await;
+            return self.decide_under_lock(known, runs, &needed, entering, immediate).await;
         }
         let mut streams = Streams::new();
         let mut missing = Vec::new();
@@ -303,9 +352,13 @@ impl Executor {
             Err(Undecided::TimedOut(command)) => return Ok(Step::TimedOut(command)),
             Err(undecided) => return Err(StoreError::Internal(undecided.to_string())),
         };
+        if !decisions.fall_back.is_empty() {
+            return Ok(Step::FallBack(decisions.fall_back));
+        }
         let commit = std::mem::take(&mut decisions.commit);
-        let committed = self.store.commit_commands(commit).await?;
-        Ok(Step::Committed(Box::new(decisions), committed))
+        let outcomes = if immediate { commit.outcomes.clone() } else { Vec::new() };
+        let committed = self.store.commit_commands(CommandCommit { entering, ..commit }).await?;
+        Ok(Step::Committed(Box::new(Done { decisions, committed, outcomes, ..Done::default() })))
     }
 
     async fn decide_under_lock(
@@ -313,9 +366,13 @@ impl Executor {
         known: Known,
         runs: &Arc<[Run]>,
         needed: &[(StreamId, i16)],
+        entering: Entering,
+        immediate: bool,
     ) -> Result<Step, StoreError> {
         let mut decided = None;
         let mut timed_out = None;
+        let mut fall_back = Vec::new();
+        let mut outcomes = Vec::new();
         let decide = |loaded: Vec<LoadedStream>| {
             let mut streams = Streams::new();
             replay_all(&self.registry, &loaded, &mut streams);
@@ -328,30 +385,36 @@ impl Executor {
                 }
                 StoreError::Internal(undecided.to_string())
             })??;
+            if !decisions.fall_back.is_empty() {
+                fall_back = std::mem::take(&mut decisions.fall_back);
+                return Err(StoreError::Internal("strict commands fall back".to_owned()));
+            }
             let commit = std::mem::take(&mut decisions.commit);
+            if immediate {
+                outcomes.clone_from(&commit.outcomes);
+            }
             decided = Some(decisions);
             Ok(commit)
         };
         let partitions = runs.iter().map(|run| run.partition).collect();
-        let committed = self.store.commit_exclusively(&partitions, needed, Box::new(decide)).await;
+        let committed =
+            self.store.commit_exclusively(&partitions, needed, &entering, Box::new(decide)).await;
+        if !fall_back.is_empty() {
+            return Ok(Step::FallBack(fall_back));
+        }
         if let Some(command) = timed_out {
             return Ok(Step::TimedOut(command));
         }
         let committed = committed?;
         let nothing = || StoreError::Internal("the store committed without a decision".to_owned());
-        Ok(Step::Committed(Box::new(decided.ok_or_else(nothing)?), committed))
+        let decisions = decided.ok_or_else(nothing)?;
+        Ok(Step::Committed(Box::new(Done { decisions, committed, outcomes, ..Done::default() })))
     }
 
-    fn after_commit(
-        &self,
-        runs: &[Run],
-        decisions: Decisions,
-        committed: &CommittedCommands,
-        took: Duration,
-    ) {
-        if let Some(now) = committed.recorded_at {
-            self.clock.observe(now);
-        }
+    fn after_commit(&self, runs: &[Run], done: &mut Done, took: Duration) {
+        let Some(now) = done.committed.recorded_at else { return };
+        self.clock.observe(now);
+        let decisions = std::mem::take(&mut done.decisions);
         for (stream, aggregate) in decisions.streams {
             if let Ok(aggregate) = aggregate {
                 self.cache.put(stream, aggregate);
@@ -387,5 +450,13 @@ impl Executor {
     fn forget(&self, runs: &[Run]) {
         let streams = runs.iter().flat_map(|run| &run.entries).map(|entry| &entry.command.stream);
         self.cache.invalidate(streams);
+    }
+}
+
+/// A try before this one may have taken place.
+fn unknown(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(why) | StoreError::Transient(why) => StoreError::Unknown(why),
+        error => error,
     }
 }

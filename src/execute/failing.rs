@@ -18,6 +18,9 @@ const MOST_SOURCES: usize = 10;
 impl Batch<'_> {
     /// It failed, and may succeed later: another attempt is scheduled, if there are any left.
     pub(super) fn retry_or_die(&mut self, place: &Place<'_>, failure: Failure) {
+        if self.falls_back(place) {
+            return;
+        }
         let failure = bounded(failure);
         let command = place.command;
         self.tries.push((command.command_type.clone(), Some(fingerprint_of(place, &failure))));
@@ -47,6 +50,9 @@ impl Batch<'_> {
 
     /// It is dead, by whatever way.
     pub(super) fn die(&mut self, place: &Place<'_>, failure: Failure, looked: Looked) {
+        if self.falls_back(place) {
+            return;
+        }
         let failure = bounded(failure);
         let command = place.command;
         tracing::error!(
@@ -81,6 +87,16 @@ impl Batch<'_> {
         }
     }
 
+    /// Its deadline is over: it is not started any more.
+    pub(super) fn expire(&mut self, place: &Place<'_>) {
+        metrics::counter!("adjutant_commands_expired_total", "type" => place.command.command_type.clone())
+            .increment(1);
+        let message = "its `not_after` had passed before it could be started".to_owned();
+        self.end(place, OutcomeStatus::Cancelled, Failure::new("expired", message), Looked::No);
+        self.resolve_earlier(place);
+        self.let_go(place);
+    }
+
     /// It succeeded or was rejected.
     pub(super) fn went_well(&mut self, place: &Place<'_>) {
         if self.known.admissions.wants_successes() {
@@ -106,6 +122,9 @@ impl Batch<'_> {
     }
 
     fn set_aside_unchanged(&mut self, place: &Place<'_>, reason: &'static str, delay: Duration) {
+        if self.falls_back(place) {
+            return;
+        }
         metrics::counter!("adjutant_commands_set_aside_total", "reason" => reason).increment(1);
         self.set_aside(place, reason, delay, place.command.attempt);
         self.hold(place, HoldState::Holds, place.command.attempt);
@@ -151,6 +170,16 @@ impl Batch<'_> {
 impl Batch<'_> {
     fn is_strict(&self, place: &Place<'_>) -> bool {
         self.known.registry.is_strict(&place.command.command_type)
+    }
+
+    /// A strict command that did not end at once needs a place in its log, to hold others from
+    /// there; one of the immediate lane has none, and goes through the queue instead.
+    fn falls_back(&mut self, place: &Place<'_>) -> bool {
+        let falls = place.log_offset.is_none() && self.is_strict(place);
+        if falls {
+            self.fall_back.push(place.command.id);
+        }
+        falls
     }
 
     /// Whether an earlier strict command of its stream holds it.

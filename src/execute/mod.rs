@@ -1,6 +1,7 @@
 //! The executor that both lanes share: decides commands on cached or loaded streams and commits
 //! events, outcomes, outbox rows and checkpoints in one transaction.
 
+mod arrivals;
 mod batch;
 pub mod breaker;
 mod breakers;
@@ -15,6 +16,7 @@ pub mod retry;
 mod schedule;
 mod settings;
 
+pub use arrivals::{Arrival, ArrivalEnd, Enters};
 pub use breaker::{Breaker, BreakerSettings, BreakerState};
 pub use cache::{AggregateCache, CacheStats};
 pub use clock::StoreClock;

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     domain::{AggregateType, DecodeError, Registry, RuleViolation},
     message::{
-        CommandContent, CommandId, Lane, Metadata, RawJson, ReplyAddress, StreamId, Version,
+        CommandContent, CommandId, Lane, Metadata, RawJson, ReplyAddress, StreamId, Timestamp,
+        Version,
     },
     store::NewCommand,
 };
@@ -82,6 +83,7 @@ impl Validator {
         let stream = found.stream(&draft.stream, aggregate.as_ref());
         found.metadata(&metadata);
         found.expected_version(draft.expected_version);
+        found.deadline(draft.not_before, draft.not_after);
         found.nul_in_payload(draft.payload.get(), &payload_value);
         let payload = RawJson::from_trusted(draft.payload.get().to_owned());
         found.payload_rules(aggregate.as_ref(), &draft.command_type, &payload)?;
@@ -95,7 +97,7 @@ impl Validator {
             payload: &payload_value,
             lane: Lane::Queued,
             not_before: draft.not_before,
-            not_after: None,
+            not_after: draft.not_after,
             expected_version,
         };
         let content_hash = content.hash().map_err(|error| internal(&error.to_string()))?;
@@ -113,6 +115,9 @@ impl Validator {
             not_before: draft.not_before,
             content_hash,
             reply_to: origin.reply_to.clone(),
+            not_after: draft.not_after,
+            callback_url: None,
+            held_by: None,
         })
     }
 
@@ -143,9 +148,6 @@ fn refuse_what_is_not_delivered(draft: &Draft<'_>) -> Result<(), Problem> {
             return Err(Problem::not_available("/lane", "the immediate lane"));
         }
         None | Some(LaneWord::Queued) => {}
-    }
-    if draft.not_after.is_some() {
-        return Err(Problem::not_available("/not_after", "`not_after`"));
     }
     if draft.callback_url.is_some() {
         return Err(Problem::not_available("/callback_url", "`callback_url`"));
@@ -231,6 +233,15 @@ impl Findings {
         if version.is_some_and(|version| version < 0) {
             let message = "must be at least 0".to_owned();
             self.add(ProblemCode::RuleViolation, "/expected_version".into(), "range", message);
+        }
+    }
+
+    fn deadline(&mut self, not_before: Option<Timestamp>, not_after: Option<Timestamp>) {
+        if let (Some(not_before), Some(not_after)) = (not_before, not_after)
+            && not_after < not_before
+        {
+            let message = "must not be before `not_before`".to_owned();
+            self.add(ProblemCode::RuleViolation, "/not_after".into(), "order", message);
         }
     }
 

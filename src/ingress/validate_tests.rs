@@ -141,13 +141,21 @@ fn what_is_not_delivered_is_refused_not_ignored() {
     for (fields, pointer) in [
         (json!({ "lane": "immediate" }), "/lane"),
         (json!({ "lane": "immediate-or-queued" }), "/lane"),
-        (json!({ "not_after": "2026-01-01T00:00:00Z" }), "/not_after"),
         (json!({ "callback_url": "https://example.org/" }), "/callback_url"),
     ] {
         let (status, code, pointers) = refused(with(&fields));
         assert_eq!((status, code), (422, "not_available"), "{fields}");
         assert_eq!(pointers, [format!("{pointer} not_available")]);
     }
+}
+
+#[test]
+fn a_deadline_before_the_start_is_refused() {
+    let times = |after| json!({ "not_before": "2026-01-02T00:00:00Z", "not_after": after });
+    let (status, code, pointers) = refused(with(&times("2026-01-01T23:59:59Z")));
+    assert_eq!((status, code), (422, "rule_violation"));
+    assert_eq!(pointers, ["/not_after order"]);
+    assert!(with(&times("2026-01-02T00:00:00Z")).is_ok());
 }
 
 #[test]

@@ -63,6 +63,16 @@ pub struct CommandEnvelope {
     /// Which correction of its payload this is (0: the payload as it was accepted).
     #[serde(default, skip_serializing_if = "is_original")]
     pub edit: i32,
+    /// Not to be started after, by the store's clock.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::timestamp::microseconds::option"
+    )]
+    pub not_after: Option<Timestamp>,
+    /// Where the command is sent when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_url: Option<String>,
 }
 
 impl CommandEnvelope {
@@ -143,6 +153,8 @@ mod tests {
             attempt: Attempt::FIRST,
             first_offset: None,
             edit: 0,
+            not_after: None,
+            callback_url: None,
         }
     }
 

@@ -68,6 +68,20 @@ pub const HOUSEKEEPING_FAILED_TOTAL: &str = "adjutant_housekeeping_failed_total"
 pub const HOUSEKEEPING_SECONDS: &str = "adjutant_housekeeping_seconds";
 /// Schedule rows whose command was gone or had ended; they are removed and run nothing.
 pub const SCHEDULE_ORPHANS_TOTAL: &str = "adjutant_schedule_orphans_total";
+/// Commands of the immediate lane whose process was gone; they went through the queue.
+pub const IMMEDIATE_TAKEN_OVER_TOTAL: &str = "adjutant_immediate_taken_over_total";
+/// Commands that wait in the immediate lane.
+pub const IMMEDIATE_WAITING: &str = "adjutant_immediate_waiting_commands";
+/// Bytes that they hold.
+pub const IMMEDIATE_WAITING_BYTES: &str = "adjutant_immediate_waiting_bytes";
+/// Commands that the immediate lane executes now.
+pub const IMMEDIATE_RUNNING: &str = "adjutant_immediate_running_commands";
+/// Commands that the immediate lane had no room for, by what became of them.
+pub const IMMEDIATE_REFUSED_TOTAL: &str = "adjutant_immediate_refused_total";
+/// Commands that the immediate lane executed, by how that ended.
+pub const IMMEDIATE_EXECUTED_TOTAL: &str = "adjutant_immediate_executed_total";
+/// How long a command took from its arrival to its end, by lane.
+pub const LANE_SECONDS: &str = "adjutant_lane_seconds";
 
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
@@ -115,6 +129,13 @@ pub fn describe() {
     describe_counter!(HOUSEKEEPING_FAILED_TOTAL, "Rounds of housekeeping that were not finished");
     describe_histogram!(HOUSEKEEPING_SECONDS, Unit::Seconds, "Duration of a round of housekeeping");
     describe_counter!(SCHEDULE_ORPHANS_TOTAL, "Schedule rows that had nothing to run");
+    describe_counter!(IMMEDIATE_TAKEN_OVER_TOTAL, "Commands whose process was gone");
+    describe_gauge!(IMMEDIATE_WAITING, "Commands that wait in the immediate lane");
+    describe_gauge!(IMMEDIATE_WAITING_BYTES, Unit::Bytes, "Bytes that they hold");
+    describe_gauge!(IMMEDIATE_RUNNING, "Commands that the immediate lane executes now");
+    describe_counter!(IMMEDIATE_REFUSED_TOTAL, "Commands that the immediate lane had no room for");
+    describe_counter!(IMMEDIATE_EXECUTED_TOTAL, "Commands that the immediate lane executed");
+    describe_histogram!(LANE_SECONDS, Unit::Seconds, "From a command's arrival to its end");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
     describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
     describe_gauge!(WATCHERS, "Clients that wait for commands, by what they wait for");

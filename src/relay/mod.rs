@@ -37,6 +37,8 @@ pub struct RelaySettings {
     pub delete_within: Duration,
     /// How often it looks for due schedule rows.
     pub schedule_poll: Duration,
+    /// How often it looks for commands of the immediate lane whose process is gone.
+    pub take_over_every: Duration,
 }
 
 impl Default for RelaySettings {
@@ -49,6 +51,7 @@ impl Default for RelaySettings {
             give_up_after: Duration::from_secs(30),
             delete_within: Duration::from_millis(100),
             schedule_poll: Duration::from_millis(200),
+            take_over_every: Duration::from_secs(1),
         }
     }
 }
@@ -66,6 +69,8 @@ pub struct RelayParts {
     pub signals: Signals,
     /// The partitions it should serve; others may serve the same for a moment.
     pub partitions: watch::Receiver<Vec<Partition>>,
+    /// A process is gone when its last heartbeat is older than this.
+    pub member_ttl: Duration,
     /// How it works.
     pub settings: RelaySettings,
     /// Ends it: what is in flight is awaited, confirmed rows are deleted.

@@ -1,12 +1,12 @@
-//! Moves schedule rows that fell due into the command log and the outbox, and keeps the history of
-//! checkpoints short.
+//! Moves schedule rows that fell due into the command log and the outbox, with commands of the
+//! immediate lane whose process is gone, and keeps the history of checkpoints short.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::RelayParts;
-use crate::message::Partition;
+use crate::{message::Partition, observe::names};
 
 /// How many rows move in one transaction.
 const BATCH: i64 = 500;
@@ -16,6 +16,7 @@ const PURGE_ROWS: i64 = 20_000;
 
 pub(super) async fn run(parts: RelayParts) {
     let mut next_purge = Instant::now() + PURGE_EVERY;
+    let mut next_take_over = Instant::now();
     loop {
         tokio::select! {
             biased;
@@ -28,6 +29,10 @@ pub(super) async fn run(parts: RelayParts) {
             continue;
         }
         promote(&parts, &partitions).await;
+        if Instant::now() >= next_take_over {
+            next_take_over = Instant::now() + parts.settings.take_over_every;
+            take_over(&parts, &partitions).await;
+        }
         if partitions.contains(&Partition(0)) && Instant::now() >= next_purge {
             next_purge = Instant::now() + PURGE_EVERY;
             if let Err(error) = parts.store.purge_checkpoints(PURGE_ROWS).await {
@@ -50,6 +55,26 @@ async fn promote(parts: &RelayParts, partitions: &[Partition]) {
             }
             Err(error) => {
                 tracing::warn!(%error, "due commands could not be moved; trying again");
+                return;
+            }
+        }
+    }
+}
+
+async fn take_over(parts: &RelayParts, partitions: &[Partition]) {
+    loop {
+        match parts.store.take_over(partitions, parts.member_ttl, BATCH).await {
+            Ok(0) => return,
+            Ok(moved) => {
+                metrics::counter!(names::IMMEDIATE_TAKEN_OVER_TOTAL).increment(moved as u64);
+                tracing::warn!(moved, "commands whose process is gone go through the queue");
+                parts.signals.outbox_written();
+                if (moved as i64) < BATCH {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "commands of processes that are gone could not be moved");
                 return;
             }
         }

@@ -310,6 +310,7 @@ fn start_relay(
         groups,
         signals: signals.clone(),
         partitions,
+        member_ttl: parts.settings.membership.ttl,
         settings: parts.settings.relay.clone(),
         stop: stop.clone(),
     });

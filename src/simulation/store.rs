@@ -21,13 +21,13 @@ use crate::{
         CommandFilter, CommandProgress, CommandRecord, CommittedCommands, ConditionChange,
         ConditionReport, DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter,
         DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain,
-        EndedRemoved, Entry, EventFailure, EventProgress, Execution, FoldDocuments, FoldRequest,
-        ForeignMessage, GroupLag, Heads, Heartbeat, Hold, Housekeeping, Identity, Intake, JobMove,
-        KeyName, Leftover, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob,
-        Notices, NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys,
-        Queries, RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest,
-        Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
-        ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
+        EndedRemoved, Entering, Entry, EventFailure, EventProgress, Execution, FoldDocuments,
+        FoldRequest, ForeignMessage, GroupLag, Heads, Heartbeat, Hold, Housekeeping, Identity,
+        Intake, JobMove, KeyName, Leftover, LoadedStream, LogKind, Logs, Member, Members,
+        NewCommand, NewJob, Notices, NotificationEnd, Outbox, OutboxPage, Page, ParkedCount,
+        ParkedKey, ParkedKeys, Queries, RejectedMessage, Replay, ReplayAsked, ReplayProgress,
+        ReplayStep, RetryRequest, Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewAt,
+        ViewCommit, ViewDocuments, ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
     },
 };
 
@@ -143,11 +143,19 @@ impl Execution for SimulatedStore {
         &self,
         partitions: &BTreeSet<Partition>,
         streams: &[(StreamId, i16)],
+        entering: &Entering,
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
-        let asked = Noted::of(&streams);
-        let work = self.inner().commit_exclusively(partitions, streams, decide);
+        let asked = Noted::of(&(streams, entering));
+        let work = self.inner().commit_exclusively(partitions, streams, entering, decide);
         self.write("commit_exclusively", asked, work).await
+    }
+
+    async fn held(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<CommandId>, StoreError> {
+        self.read(self.inner().held(commands)).await
     }
 
     async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
@@ -338,6 +346,16 @@ impl Outbox for SimulatedStore {
     async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError> {
         let asked = Noted::of(&(partitions, limit));
         self.write("promote_due", asked, self.inner().promote_due(partitions, limit)).await
+    }
+
+    async fn take_over(
+        &self,
+        partitions: &[Partition],
+        ttl: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError> {
+        let asked = Noted::of(&(partitions, ttl, limit));
+        self.write("take_over", asked, self.inner().take_over(partitions, ttl, limit)).await
     }
 }
 

@@ -9,6 +9,12 @@ pub enum Fence {
     Outcome,
     /// One of the streams has grown since it was read.
     StreamVersion,
+    /// One of the commands was accepted before.
+    Accepted,
+    /// One of the commands is not held by this process any more: it was taken over, or cancelled.
+    Held,
+    /// A strict command would overtake others that are not finished.
+    Before,
     /// Nothing holds a command any more that was to wait.
     Holds,
     /// A command came by the road but is not in the command log at that offset.

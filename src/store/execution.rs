@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
-use super::{Hold, LetGo, NewDeadLetter, NewFailure, SetAside, StoreError};
+use super::{Hold, LetGo, NewCommand, NewDeadLetter, NewFailure, SetAside, StoreError};
 use crate::message::{
     CommandId, Failure, GroupName, Metadata, Offset, Outcome, OutcomeStatus, Partition, RawJson,
     ReplyAddress, StreamId, Timestamp, Version,
@@ -135,9 +135,32 @@ pub struct CheckpointMove {
     pub to: Offset,
 }
 
+/// Commands of the immediate lane: the transaction that decides them is also the one that accepts
+/// them, or that takes them from the process which held them. Each of them ends in it or is set
+/// aside in it.
+#[derive(Clone, Debug, Default)]
+pub struct Entering {
+    /// Accepted here; one that was accepted before → [`Fence::Accepted`](super::Fence).
+    pub new: Vec<NewCommand>,
+    /// Held since they were accepted; one that is not any more → [`Fence::Held`](super::Fence).
+    pub held: Vec<(Partition, CommandId)>,
+    /// The streams of strict ones: something of their partitions' command logs is not finished, or
+    /// something of them is held → [`Fence::Before`](super::Fence).
+    pub strict: Vec<(Partition, StreamId)>,
+}
+
+impl Entering {
+    /// Whether nothing enters: the commands came by the queue.
+    pub fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.held.is_empty()
+    }
+}
+
 /// Everything that one transaction of the executor writes.
 #[derive(Clone, Debug, Default)]
 pub struct CommandCommit {
+    /// Commands of the immediate lane that it decides.
+    pub entering: Entering,
     /// Events, grouped by nothing, in the order of decision.
     pub events: Vec<NewEvent>,
     /// Outcomes, in the order of decision.
@@ -179,6 +202,8 @@ pub struct CommittedCommands {
     pub first_offsets: Vec<Option<Offset>>,
     /// The time of the events and outcomes, by the store's clock.
     pub recorded_at: Option<Timestamp>,
+    /// When the new ones of [`CommandCommit::entering`] were accepted.
+    pub accepted_at: Option<Timestamp>,
 }
 
 /// Decides on freshly read streams; called under the event-log locks.
@@ -201,13 +226,19 @@ pub trait Execution: Send + Sync {
 
     /// The second try after [`Fence::StreamVersion`](super::Fence): takes the log locks of all these
     /// partitions (of both logs, for what is decided may change holds), reads the streams, lets
-    /// `decide` decide and commits, so that no other writer can come between.
+    /// `decide` decide and commits, so that no other writer can come between. What enters must be
+    /// known before, for it may wait for others, and log locks come after what can wait (law 4).
     async fn commit_exclusively(
         &self,
         partitions: &BTreeSet<Partition>,
         streams: &[(StreamId, i16)],
+        entering: &Entering,
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError>;
+
+    /// Which of these commands a process of the immediate lane holds still.
+    async fn held(&self, commands: &[(Partition, CommandId)])
+    -> Result<Vec<CommandId>, StoreError>;
 
     /// The rows of `holds` of these streams.
     async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError>;

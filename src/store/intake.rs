@@ -4,7 +4,8 @@ use async_trait::async_trait;
 
 use super::StoreError;
 use crate::message::{
-    CommandId, ContentHash, Lane, Metadata, RawJson, ReplyAddress, StreamId, Timestamp, Version,
+    CommandId, ContentHash, Lane, MemberId, Metadata, RawJson, ReplyAddress, StreamId, Timestamp,
+    Version,
 };
 
 /// A command that was checked and may be accepted.
@@ -30,6 +31,14 @@ pub struct NewCommand {
     pub content_hash: ContentHash,
     /// Where the outcome goes besides the database.
     pub reply_to: Option<ReplyAddress>,
+    /// Not to be started after.
+    pub not_after: Option<Timestamp>,
+    /// Where the command is sent when it has ended.
+    pub callback_url: Option<String>,
+    /// The process that executes it, without the queue (the immediate lane): it holds the command
+    /// instead of the command log. `None`, or with a `not_before` in the future: the queued lane
+    /// owes it.
+    pub held_by: Option<MemberId>,
 }
 
 /// What became of one command of a batch.
@@ -69,7 +78,8 @@ pub struct RejectedMessage {
 #[async_trait]
 pub trait Intake: Send + Sync {
     /// Accepts commands in one transaction, each with its log entry and outbox row; those with a
-    /// `not_before` in the future get a schedule row instead. Answers in the order of `batch`.
+    /// `not_before` in the future get a schedule row instead, those that a process holds a row that
+    /// says so. Answers in the order of `batch`.
     /// Ids that were accepted before change nothing.
     async fn accept(&self, batch: Vec<NewCommand>) -> Result<Vec<Accepted>, StoreError>;
 

@@ -1,5 +1,7 @@
 //! What relays need: rows to publish, and schedule rows that fell due.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::StoreError;
@@ -75,6 +77,17 @@ pub trait Outbox: Send + Sync {
     /// `limit`, in one transaction; returns how many it took. Orphans among them (the command is
     /// gone, or has ended) leave the schedule and enter no log.
     async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError>;
+
+    /// Moves commands of these partitions into the command log and the outbox that a process of the
+    /// immediate lane holds which has not sent a heartbeat for `ttl`, in the order in which they were
+    /// accepted, at most `limit`, in one transaction; returns how many. That process, if it comes
+    /// back, finds that it does not hold them any more.
+    async fn take_over(
+        &self,
+        partitions: &[Partition],
+        ttl: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError>;
 }
 
 /// Schedule rows that had nothing to run.

@@ -180,6 +180,8 @@ impl<A: Aggregate> Subject<A> {
             attempt: Attempt::FIRST,
             first_offset: None,
             edit: 0,
+            not_after: None,
+            callback_url: None,
         };
         let travelled = encode_commands(&[envelope]).and_then(|bytes| decode_batch(&bytes, true));
         match travelled.map_err(|error| format!("the command cannot travel: {error}"))? {

@@ -207,6 +207,8 @@ mod tests {
                 attempt: Attempt::FIRST,
                 first_offset: None,
                 edit: 0,
+                not_after: None,
+                callback_url: None,
             },
         });
         HandlerRun::new(Partition(0), Offset(0), vec![entry; entries])

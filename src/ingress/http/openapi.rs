@@ -28,6 +28,8 @@ pub(super) struct CommandDraft {
     expected_version: Option<i64>,
     /// Do not start it before.
     not_before: Option<time::OffsetDateTime>,
+    /// Do not start it after: it ends as `cancelled`.
+    not_after: Option<time::OffsetDateTime>,
     metadata: Option<MetadataDraft>,
 }
 

@@ -187,8 +187,12 @@ impl Execution for MemoryStore {
         &self,
         _: &std::collections::BTreeSet<Partition>,
         _: &[(StreamId, i16)],
+        _: &Entering,
         _: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
+        unimplemented!()
+    }
+    async fn held(&self, _: &[(Partition, CommandId)]) -> Result<Vec<CommandId>, StoreError> {
         unimplemented!()
     }
     async fn holds(&self, _: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
@@ -358,6 +362,9 @@ impl Outbox for MemoryStore {
         Ok((self.outbox_rows.load(Ordering::Relaxed).min(limit), 5))
     }
     async fn promote_due(&self, _: &[Partition], _: i64) -> Result<usize, StoreError> {
+        unimplemented!()
+    }
+    async fn take_over(&self, _: &[Partition], _: Duration, _: i64) -> Result<usize, StoreError> {
         unimplemented!()
     }
 }

@@ -170,6 +170,8 @@ fn surroundings(
         attempt: Attempt::FIRST,
         first_offset: None,
         edit: 0,
+        not_after: None,
+        callback_url: None,
     };
     Ok((envelope, context))
 }

@@ -26,3 +26,23 @@ impl ToSql for Jsonb<'_> {
 
     to_sql_checked!();
 }
+
+/// JSON text that was made for this statement.
+#[derive(Debug)]
+pub(super) struct OwnedJsonb(pub(super) String);
+
+impl ToSql for OwnedJsonb {
+    fn to_sql(
+        &self,
+        column: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Jsonb(&self.0).to_sql(column, out)
+    }
+
+    fn accepts(column: &Type) -> bool {
+        Jsonb::accepts(column)
+    }
+
+    to_sql_checked!();
+}

@@ -8,14 +8,16 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     PostgresStore,
-    columns::{self, Jsonb, json_text, metadata_json},
+    columns::{self, Jsonb, OwnedJsonb, json_text, metadata_json},
+    entering::{self, Prepared},
     errors, failures, pool, streams,
     transaction::Transaction,
 };
 use crate::{
-    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, StreamId, Version},
+    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, StreamId, Timestamp, Version},
     store::{
-        CommandCommit, CommittedCommands, DecideAgain, Execution, Hold, LoadedStream, StoreError,
+        CommandCommit, CommittedCommands, DecideAgain, Entering, Execution, Hold, LoadedStream,
+        StoreError,
     },
 };
 
@@ -49,6 +51,13 @@ const LOCK: &str = "
 /// The classes of log locks: command logs, event logs.
 const CLASSES: [i32; 2] = [1_094_929_921, 1_094_929_922];
 
+/// Served by immediate_pkey.
+const HELD: &str = "
+    SELECT i.command_id
+      FROM unnest($1::smallint[], $2::uuid[]) AS n(partition, id)
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.immediate f
+                          WHERE f.partition = n.partition AND f.command_id = n.id OFFSET 0) AS i";
+
 /// Served by outcomes_pkey.
 const OUTCOMES: &str = "
     SELECT o.command_id, o.partition, o.status, o.first_offset, o.events, o.version, o.reply::text,
@@ -81,12 +90,18 @@ impl Execution for PostgresStore {
         &self,
         partitions: &BTreeSet<Partition>,
         streams: &[(StreamId, i16)],
+        entering: &Entering,
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
         let mut transaction = self.transaction().await?;
         let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
-        let lock = transaction.prepare(LOCK).await?;
-        transaction.begin_with(&lock, &[&partitions, &&CLASSES[..]]).await?;
+        let classes = &CLASSES[..];
+        let enters = entering::Steps::of(self, entering)?;
+        let mut steps = enters.params();
+        steps.push((LOCK, vec![&partitions, &classes]));
+        let prepared = Prepared::all(&transaction, steps).await?;
+        let answers = transaction.begin_with_all(&prepared.steps()).await?;
+        let accepted_at = accepted_at(entering, &answers);
         let keys = self.stream_keys(streams);
         let snapshots = transaction.prepare(streams::SNAPSHOTS).await?;
         let snapshots = transaction.query(&snapshots, &keys.params()).await?;
@@ -95,7 +110,24 @@ impl Execution for PostgresStore {
         let mut commit = decide(streams::loaded(streams, &snapshots, &events))?;
         // Snapshot rows can wait, and the log locks are held already: another commit writes them.
         commit.snapshots.clear();
-        self.send_commit(transaction, &commit, Begin::Done).await
+        let committed = self.send_commit(transaction, &commit, Begin::Done).await?;
+        Ok(CommittedCommands { accepted_at, ..committed })
+    }
+
+    async fn held(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<CommandId>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let client = self.hot().await?;
+        let held = pool::prepare(&client, HELD).await?;
+        let partitions: Vec<i16> = commands.iter().map(|(partition, _)| partition.0).collect();
+        let ids: Vec<_> = commands.iter().map(|(_, id)| id.0).collect();
+        let rows = client.query(&held, &[&partitions, &ids]).await;
+        let rows = rows.map_err(errors::before_commit)?;
+        Ok(rows.iter().map(|row| CommandId(row.get(0))).collect())
     }
 
     async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
@@ -131,7 +163,7 @@ enum Begin {
 impl PostgresStore {
     async fn send_commit(
         &self,
-        mut transaction: Transaction,
+        transaction: Transaction,
         commit: &CommandCommit,
         begin: Begin,
     ) -> Result<CommittedCommands, StoreError> {
@@ -140,31 +172,42 @@ impl PostgresStore {
         let failures = failures.as_ref().map(failures::Failures::param);
         let mut params = columns.params();
         let function = match &failures {
-            None => transaction.prepare(COMMIT).await?,
+            None => COMMIT,
             Some(failures) => {
                 params.push(failures);
-                transaction.prepare(COMMIT_WITH_FAILURES).await?
+                COMMIT_WITH_FAILURES
             }
         };
-        let rows = if commit.snapshots.is_empty() {
-            match begin {
-                Begin::Needed => transaction.run_with(&function, &params).await?,
-                Begin::Done => transaction.commit_with(&function, &params).await?,
-            }
-        } else {
-            let snapshots = transaction.prepare(SNAPSHOTS).await?;
-            let snapshot_columns = SnapshotColumns::of(commit);
-            let snapshot_params = snapshot_columns.params();
-            if begin == Begin::Needed {
-                let first = (&snapshots, &snapshot_params[..]);
-                transaction.run_with_two(first, (&function, &params)).await?
-            } else {
-                transaction.query(&snapshots, &snapshot_params).await?;
-                transaction.commit_with(&function, &params).await?
-            }
-        };
-        Ok(columns.committed(commit, &rows))
+        if begin == Begin::Done {
+            let function = transaction.prepare(function).await?;
+            let rows = transaction.commit_with(&function, &params).await?;
+            return Ok(columns.committed(commit, &rows));
+        }
+        if commit.snapshots.is_empty() && commit.entering.is_empty() {
+            let function = transaction.prepare(function).await?;
+            let rows = transaction.run_with(&function, &params).await?;
+            return Ok(columns.committed(commit, &rows));
+        }
+        // What can wait comes before the function, which takes the log locks.
+        let snapshots = SnapshotColumns::of(commit);
+        let enters = entering::Steps::of(self, &commit.entering)?;
+        let mut steps = enters.params();
+        if !commit.snapshots.is_empty() {
+            let locks = steps.iter().position(|(sql, _)| entering::locks(sql));
+            steps.insert(locks.unwrap_or(steps.len()), (SNAPSHOTS, snapshots.params().to_vec()));
+        }
+        steps.push((function, params));
+        let prepared = Prepared::all(&transaction, steps).await?;
+        let answers = transaction.run_with_all(&prepared.steps()).await?;
+        let rows = answers.last().map(Vec::as_slice).unwrap_or_default();
+        let committed = columns.committed(commit, rows);
+        Ok(CommittedCommands { accepted_at: accepted_at(&commit.entering, &answers), ..committed })
     }
+}
+
+/// The new ones are written by the first statement.
+fn accepted_at(entering: &Entering, answers: &[Vec<Row>]) -> Option<Timestamp> {
+    (!entering.new.is_empty()).then(|| Some(answers.first()?.first()?.get(1)))?
 }
 
 type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
@@ -205,26 +248,6 @@ struct CommitColumns<'a> {
     checkpoint_partitions: Vec<i16>,
     checkpoint_from: Vec<i64>,
     checkpoint_to: Vec<i64>,
-}
-
-/// JSON text that was made for this statement.
-#[derive(Debug)]
-struct OwnedJsonb(String);
-
-impl ToSql for OwnedJsonb {
-    fn to_sql(
-        &self,
-        column: &tokio_postgres::types::Type,
-        out: &mut bytes::BytesMut,
-    ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        Jsonb(&self.0).to_sql(column, out)
-    }
-
-    fn accepts(column: &tokio_postgres::types::Type) -> bool {
-        Jsonb::accepts(column)
-    }
-
-    tokio_postgres::types::to_sql_checked!();
 }
 
 impl<'a> CommitColumns<'a> {
@@ -362,6 +385,7 @@ impl<'a> CommitColumns<'a> {
         CommittedCommands {
             first_offsets: commit.outcomes.iter().zip(&self.outcome_places).map(offset).collect(),
             recorded_at: rows.first().map(|row| row.get(1)),
+            accepted_at: None,
         }
     }
 }

@@ -58,6 +58,8 @@ fn from_answer(answer: &DbError) -> StoreError {
         "AJ002" | "AJ004" => return StoreError::Fenced(Fence::NotInLog),
         "AJ005" => return StoreError::Fenced(Fence::StreamVersion),
         "AJ006" => return StoreError::Fenced(Fence::Holds),
+        "AJ008" => return StoreError::Fenced(Fence::Held),
+        "AJ009" => return StoreError::Fenced(Fence::Before),
         "AJ041" => return StoreError::Fenced(Fence::Job),
         "AJ003" => return StoreError::ScopeViolated(answer.message().to_owned()),
         _ => {}
@@ -86,6 +88,7 @@ fn from_answer(answer: &DbError) -> StoreError {
 fn unique_violation(answer: &DbError, text: String) -> StoreError {
     match answer.constraint() {
         Some("checkpoints_pkey") => StoreError::Fenced(Fence::Checkpoint),
+        Some("commands_pkey") => StoreError::Fenced(Fence::Accepted),
         Some("outcomes_pkey") => StoreError::Fenced(Fence::Outcome),
         Some("parked_keys_pkey") => StoreError::Fenced(Fence::Parked),
         Some("events_partition_stream_version_key") => StoreError::Fenced(Fence::StreamVersion),

@@ -9,27 +9,16 @@ use uuid::Uuid;
 use super::{
     PostgresStore,
     append::Appended,
-    columns::{Jsonb, content_hash, headers_json, json_text, lane_code, metadata_json},
-    errors, pool,
+    columns::{Jsonb, content_hash, headers_json},
+    errors,
+    new_commands::{self, NewColumns},
+    pool,
     transaction::Transaction,
 };
 use crate::{
     message::{Attempt, CommandEnvelope, CommandId, ContentHash, Timestamp},
     store::{Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError},
 };
-
-/// Ids are sorted, so that two batches with common ids wait for each other in one order.
-/// Served by commands_pkey.
-const INSERT: &str = "
-    WITH clock AS (SELECT clock_timestamp() AS now)
-    INSERT INTO adjutant.commands (bucket, id, partition, stream, type, lane, payload, metadata,
-                                   expected_version, not_before, reply_to, content_hash, accepted_at)
-    SELECT n.*, clock.now
-      FROM clock, unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::text[], $5::text[],
-                         $6::smallint[], $7::jsonb[], $8::jsonb[], $9::bigint[],
-                         $10::timestamptz[], $11::jsonb[], $12::bytea[]) AS n
-    ON CONFLICT (bucket, id) DO NOTHING
-    RETURNING id, accepted_at, COALESCE(not_before > accepted_at, false)";
 
 /// Served by commands_pkey.
 const OCCUPIED: &str = "
@@ -42,6 +31,13 @@ const SCHEDULE: &str = "
     INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason)
     SELECT n.*, 'not_before'
       FROM unnest($1::smallint[], $2::timestamptz[], $3::uuid[], $4::smallint[]) AS n";
+
+const HOLD: &str = "
+    INSERT INTO adjutant.immediate (partition, command_id, bucket, owner, accepted_at)
+    SELECT n.p, n.id, n.bucket, n.owner, n.accepted_at
+      FROM unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::uuid[], $5::timestamptz[])
+           WITH ORDINALITY AS n(p, id, bucket, owner, accepted_at, i)
+     ORDER BY n.i";
 
 const REJECT: &str = "
     INSERT INTO adjutant.outbox (partition, route, entries, content_type, headers, body, recorded_at)
@@ -61,6 +57,7 @@ impl Intake for PostgresStore {
             transaction.roll_back().await?;
         } else {
             self.schedule_delayed(&mut transaction, &batch, &inserted).await?;
+            self.hold_immediate(&mut transaction, &batch, &inserted).await?;
             let appended = self.log_entries(&batch, &inserted);
             self.append_and_commit(transaction, &appended).await?;
         }
@@ -98,37 +95,9 @@ impl PostgresStore {
         transaction: &mut Transaction,
         batch: &[NewCommand],
     ) -> Result<InsertedById, StoreError> {
-        let mut sorted: Vec<&NewCommand> = batch.iter().collect();
-        sorted.sort_by_key(|command| (self.bucket(command.id), command.id));
-        sorted.dedup_by_key(|command| command.id);
-        let metadata =
-            sorted.iter().map(|c| metadata_json(&c.metadata)).collect::<Result<Vec<_>, _>>()?;
-        let reply_to = sorted
-            .iter()
-            .map(|c| c.reply_to.as_ref().map(json_text).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        let column = |text: &'_ Option<String>| text.as_ref().map(|text| text.as_str().to_owned());
-        let metadata: Vec<_> = metadata.iter().map(column).collect();
-        let insert = transaction.prepare(INSERT).await?;
-        let rows = transaction
-            .begin_with(
-                &insert,
-                &[
-                    &sorted.iter().map(|c| self.bucket(c.id)).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| c.id.0).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| self.partitions().of(&c.stream).0).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| c.stream.as_str()).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| c.command_type.as_str()).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| lane_code(c.lane)).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| Jsonb(c.payload.as_str())).collect::<Vec<_>>(),
-                    &metadata.iter().map(|m| m.as_deref().map(Jsonb)).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| c.expected_version.map(|v| v.0)).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| c.not_before).collect::<Vec<_>>(),
-                    &reply_to.iter().map(|m| m.as_deref().map(Jsonb)).collect::<Vec<_>>(),
-                    &sorted.iter().map(|c| &c.content_hash.0[..]).collect::<Vec<_>>(),
-                ],
-            )
-            .await?;
+        let columns = NewColumns::of(self, batch)?;
+        let insert = transaction.prepare(new_commands::INSERT_UNLESS_THERE).await?;
+        let rows = transaction.begin_with(&insert, &columns.params()).await?;
         let inserted =
             |row: &Row| (row.get(0), Inserted { accepted_at: row.get(1), delayed: row.get(2) });
         Ok(rows.iter().map(inserted).collect())
@@ -181,13 +150,43 @@ impl PostgresStore {
         Ok(())
     }
 
+    /// The new commands that are due and that a process executes.
+    async fn hold_immediate(
+        &self,
+        transaction: &mut Transaction,
+        batch: &[NewCommand],
+        inserted: &InsertedById,
+    ) -> Result<(), StoreError> {
+        let mut seen = HashSet::new();
+        let (mut partitions, mut ids, mut buckets) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut owners, mut times) = (Vec::new(), Vec::new());
+        for command in batch {
+            let Some(owner) = command.held_by else { continue };
+            let Some(new) = inserted.get(&command.id.0) else { continue };
+            if new.delayed || !seen.insert(command.id) {
+                continue;
+            }
+            partitions.push(self.partitions().of(&command.stream).0);
+            ids.push(command.id.0);
+            buckets.push(self.bucket(command.id));
+            owners.push(owner.0);
+            times.push(new.accepted_at);
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let hold = transaction.prepare(HOLD).await?;
+        transaction.query(&hold, &[&partitions, &ids, &buckets, &owners, &times]).await?;
+        Ok(())
+    }
+
     /// The log entries of the new commands that are due, by partition, in the order of arrival.
     fn log_entries(&self, batch: &[NewCommand], inserted: &InsertedById) -> Appended {
         let mut appended = Appended::new();
         let mut seen = HashSet::new();
         for command in batch {
             let Some(new) = inserted.get(&command.id.0) else { continue };
-            if new.delayed || !seen.insert(command.id) {
+            if new.delayed || command.held_by.is_some() || !seen.insert(command.id) {
                 continue;
             }
             let partition = self.partitions().of(&command.stream);
@@ -203,6 +202,8 @@ impl PostgresStore {
                 attempt: Attempt::FIRST,
                 first_offset: None,
                 edit: 0,
+                not_after: command.not_after,
+                callback_url: command.callback_url.clone(),
             });
         }
         appended

@@ -25,7 +25,7 @@ const READ_COMMANDS: &str = "
                     WHERE e.bucket = l.bucket AND e.command_id = l.command_id AND e.edit = l.edit)
                END::text AS payload, c.metadata::text,
                c.expected_version, c.reply_to::text, c.accepted_at, l.attempt, l.first_offset,
-               l.edit,
+               l.edit, c.not_after, c.callback_url,
                sum(octet_length(c.payload::text)) OVER (ORDER BY l.\"offset\")
                    - octet_length(c.payload::text) AS bytes_before
           FROM adjutant.command_log l
@@ -156,7 +156,7 @@ fn command_entry(row: &Row) -> Result<Entry, StoreError> {
     Ok(Entry::Command(CommandEntry { offset: Offset(row.get(0)), command: envelope(row)? }))
 }
 
-/// A command from columns 1 to 11 of a row.
+/// A command from columns 1 to 13 of a row.
 pub(super) fn envelope(row: &Row) -> Result<CommandEnvelope, StoreError> {
     Ok(CommandEnvelope {
         id: CommandId(row.get(1)),
@@ -170,6 +170,8 @@ pub(super) fn envelope(row: &Row) -> Result<CommandEnvelope, StoreError> {
         attempt: Attempt(row.get(9)),
         first_offset: row.get::<_, Option<i64>>(10).map(Offset),
         edit: row.get(11),
+        not_after: row.get(12),
+        callback_url: row.get(13),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Reading and clearing the outbox; promoting the schedule.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -69,7 +69,7 @@ const TAKE_DUE: &str = "
                   AND e.edit = due.edit)
            END::text, c.metadata::text,
            c.expected_version, c.reply_to::text, c.accepted_at, due.attempt, due.first_offset,
-           due.edit,
+           due.edit, c.not_after, c.callback_url,
            c.id IS NULL OR o.ended
       FROM due
       LEFT JOIN LATERAL (SELECT * FROM adjutant.commands f
@@ -79,6 +79,36 @@ const TAKE_DUE: &str = "
                                          WHERE f.partition = due.partition
                                            AND f.command_id = due.command_id) AS ended) AS o
      ORDER BY due.partition, due.due_at, due.place";
+
+/// The owners are found by a walk over immediate_of_owner that skips from one to the next: many
+/// commands may wait, of few processes. The rest is served by it, members_pkey and commands_pkey.
+const TAKE_OVER: &str = "
+    WITH RECURSIVE owners AS (
+        (SELECT i.owner FROM adjutant.immediate i ORDER BY i.owner LIMIT 1)
+        UNION ALL
+        SELECT (SELECT i.owner FROM adjutant.immediate i
+                 WHERE i.owner > o.owner ORDER BY i.owner LIMIT 1)
+          FROM owners o WHERE o.owner IS NOT NULL),
+    gone AS MATERIALIZED (
+        SELECT o.owner FROM owners o
+         WHERE o.owner IS NOT NULL AND NOT EXISTS (
+               SELECT 1 FROM adjutant.members m
+                WHERE m.id = o.owner
+                  AND m.heartbeat_at > clock_timestamp() - $2::bigint * interval '1 millisecond')),
+    taken AS (
+        DELETE FROM adjutant.immediate i
+         USING (SELECT partition, command_id FROM adjutant.immediate
+                 WHERE owner IN (SELECT owner FROM gone) AND partition = ANY($1::smallint[])
+                 ORDER BY owner, id LIMIT $3 FOR UPDATE SKIP LOCKED) AS t
+         WHERE i.partition = t.partition AND i.command_id = t.command_id
+        RETURNING i.partition, i.id, i.command_id, i.bucket)
+    SELECT taken.partition, c.id, c.type, c.stream, c.payload::text, c.metadata::text,
+           c.expected_version, c.reply_to::text, c.accepted_at, 1, NULL::bigint, 0, c.not_after,
+           c.callback_url
+      FROM taken
+     CROSS JOIN LATERAL (SELECT * FROM adjutant.commands f
+                          WHERE f.bucket = taken.bucket AND f.id = taken.command_id OFFSET 0) AS c
+     ORDER BY taken.id";
 
 #[async_trait]
 impl Outbox for PostgresStore {
@@ -149,7 +179,7 @@ impl Outbox for PostgresStore {
         let mut appended = Appended::new();
         let mut orphans = 0;
         for row in &rows {
-            if row.get(12) {
+            if row.get(14) {
                 orphans += 1;
                 continue;
             }
@@ -158,6 +188,29 @@ impl Outbox for PostgresStore {
         }
         self.append_and_commit(transaction, &appended).await?;
         outbox::count_orphans(orphans);
+        Ok(rows.len())
+    }
+
+    async fn take_over(
+        &self,
+        partitions: &[Partition],
+        ttl: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError> {
+        let mut transaction = self.transaction().await?;
+        let take = transaction.prepare(TAKE_OVER).await?;
+        let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
+        let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+        let rows = transaction.begin_with(&take, &[&partitions, &ttl, &limit]).await?;
+        if rows.is_empty() {
+            transaction.roll_back().await?;
+            return Ok(0);
+        }
+        let mut appended = Appended::new();
+        for row in &rows {
+            appended.entry(Partition(row.get(0))).or_default().push(logs::envelope(row)?);
+        }
+        self.append_and_commit(transaction, &appended).await?;
         Ok(rows.len())
     }
 }

@@ -110,6 +110,7 @@ impl PostgresStore {
         let transaction = self.transaction().await?;
         let set = transaction.prepare(NOT_ON_DISK).await?;
         let statement = transaction.prepare(sql).await?;
-        transaction.run_with_two((&set, &[]), (&statement, params)).await
+        let mut answers = transaction.run_with_all(&[(&set, &[]), (&statement, params)]).await?;
+        Ok(answers.pop().unwrap_or_default())
     }
 }

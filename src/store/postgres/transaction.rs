@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use futures_util::future::{join, join3};
+use futures_util::future::{join, join_all, join3};
 use tokio::time::timeout;
 use tokio_postgres::{Row, Statement, types::ToSql};
 
@@ -26,6 +26,9 @@ fn unknown() -> StoreError {
 
 /// Parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A statement with its parameters.
+pub(super) type Step<'a> = (&'a Statement, Params<'a>);
 
 /// A connection with (perhaps) an open transaction.
 pub(super) struct Transaction {
@@ -62,6 +65,19 @@ impl Transaction {
             (Err(error), _) | (Ok(()), Err(error)) => Err(errors::before_commit(error)),
             (Ok(()), Ok(rows)) => Ok(rows),
         }
+    }
+
+    /// BEGIN and queries, in one flight; the answer is each one's.
+    pub(super) async fn begin_with_all(
+        &mut self,
+        steps: &[Step<'_>],
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        let client = self.client()?;
+        let queries = join_all(steps.iter().map(|step| client.query(step.0, step.1)));
+        let flight = join(client.batch_execute("BEGIN"), queries);
+        let Ok((begun, rows)) = timeout(DEADLINE, flight).await else { return Err(silent()) };
+        begun.map_err(errors::before_commit)?;
+        rows.into_iter().map(|rows| rows.map_err(errors::before_commit)).collect()
     }
 
     /// A query inside the transaction.
@@ -108,23 +124,23 @@ impl Transaction {
         self.finish(rows, committed)
     }
 
-    /// BEGIN, two queries and COMMIT, in one flight; the answer is the second query's.
-    pub(super) async fn run_with_two(
+    /// BEGIN, queries and COMMIT, in one flight; the answer is each one's.
+    pub(super) async fn run_with_all(
         mut self,
-        first: (&Statement, Params<'_>),
-        second: (&Statement, Params<'_>),
-    ) -> Result<Vec<Row>, StoreError> {
+        steps: &[Step<'_>],
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
         let client = self.client()?;
+        // Sent in this order: each is polled first in it.
         let flight = join3(
             client.batch_execute("BEGIN"),
-            client.query(first.0, first.1),
-            join(client.query(second.0, second.1), client.batch_execute("COMMIT")),
+            join_all(steps.iter().map(|step| client.query(step.0, step.1))),
+            client.batch_execute("COMMIT"),
         );
-        let Ok((begun, first, (second, committed))) = timeout(DEADLINE, flight).await else {
+        let Ok((begun, rows, committed)) = timeout(DEADLINE, flight).await else {
             return Err(unknown());
         };
-        let rows = begun.and(first).and(second);
-        self.finish(rows, committed)
+        let rows = rows.into_iter().collect::<Result<Vec<_>, _>>();
+        self.finish(begun.and(rows), committed)
     }
 
     /// Ends a transaction that has nothing more to do.
@@ -134,11 +150,11 @@ impl Transaction {
         Ok(())
     }
 
-    fn finish(
+    fn finish<T>(
         &mut self,
-        rows: Result<Vec<Row>, tokio_postgres::Error>,
+        rows: Result<T, tokio_postgres::Error>,
         committed: Result<(), tokio_postgres::Error>,
-    ) -> Result<Vec<Row>, StoreError> {
+    ) -> Result<T, StoreError> {
         match (rows, committed) {
             (Ok(rows), Ok(())) => {
                 self.give_back();

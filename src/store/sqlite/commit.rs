@@ -15,8 +15,8 @@ use super::{
 use crate::{
     message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
     store::{
-        CommandCommit, CommittedCommands, DecideAgain, Execution, Fence, Hold, LoadedStream,
-        LogKind, NewEvent, NewOutcome, StoreError,
+        CommandCommit, CommittedCommands, DecideAgain, Entering, Execution, Fence, Hold,
+        LoadedStream, LogKind, NewEvent, NewOutcome, StoreError,
         stored::{failure, json_text, metadata_json, positions, raw},
     },
 };
@@ -64,16 +64,31 @@ impl Execution for SqliteStore {
         &self,
         _: &BTreeSet<Partition>, // the writer writes every partition
         streams: &[(StreamId, i16)],
+        entering: &Entering,
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError> {
         let streams = streams.to_vec();
+        let entering = entering.clone();
         self.engine
             .converse(
                 move |transaction| transaction.load_streams(&streams),
                 decide,
-                |transaction, commit: CommandCommit| transaction.commit_commands(&commit),
+                move |transaction, commit: CommandCommit| {
+                    transaction.commit_commands(&CommandCommit { entering, ..commit })
+                },
             )
             .await
+    }
+
+    async fn held(
+        &self,
+        commands: &[(Partition, CommandId)],
+    ) -> Result<Vec<CommandId>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let commands = commands.to_vec();
+        self.engine.read(move |transaction| transaction.held(&commands)).await
     }
 
     async fn holds(&self, streams: &[(Partition, StreamId)]) -> Result<Vec<Hold>, StoreError> {
@@ -104,6 +119,7 @@ impl Execution for SqliteStore {
 
 impl Transaction<'_> {
     fn commit_commands(&self, commit: &CommandCommit) -> Result<CommittedCommands, StoreError> {
+        self.enter(&commit.entering)?;
         for snapshot in &commit.snapshots {
             self.write_snapshot(snapshot)?;
         }
@@ -127,7 +143,9 @@ impl Transaction<'_> {
             }
         }
         self.write_failures(commit)?;
-        Ok(CommittedCommands { first_offsets, recorded_at: Some(self.time()?) })
+        let now = self.time()?;
+        let accepted_at = (!commit.entering.new.is_empty()).then_some(now);
+        Ok(CommittedCommands { first_offsets, recorded_at: Some(now), accepted_at })
     }
 
     /// A command that came by the road is in the log where the road says.

@@ -12,7 +12,7 @@ use super::{
     transaction::{Transaction, column, time},
 };
 use crate::{
-    message::{Attempt, CommandEnvelope, CommandId, Timestamp},
+    message::{Attempt, CommandEnvelope, CommandId, Partition, Timestamp},
     store::{
         Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError,
         stored::{content_hash, headers_json, json_text, lane_code, metadata_json},
@@ -21,12 +21,16 @@ use crate::{
 
 const INSERT: &str = "
     INSERT INTO commands (id, partition, stream, type, lane, payload, metadata, expected_version,
-                          not_before, reply_to, content_hash, accepted_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                          not_before, reply_to, content_hash, accepted_at, not_after,
+                          callback_url)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
     ON CONFLICT (id) DO NOTHING";
 
 /// Served by the primary key.
 const OCCUPIED: &str = "SELECT content_hash, accepted_at FROM commands WHERE id = ?1";
+
+const HOLD: &str = "
+    INSERT INTO immediate (partition, command_id, owner, accepted_at) VALUES (?1, ?2, ?3, ?4)";
 
 const REJECT: &str = "
     INSERT INTO outbox (partition, route, entries, content_type, headers, body, recorded_at)
@@ -70,6 +74,7 @@ fn accept(
             Some(due_at) if due_at > transaction.now && !planted!(DueTooEarly) => {
                 transaction.schedule(&Scheduled::first(partition, due_at, command.id))?;
             }
+            _ if command.held_by.is_some() => hold(transaction, partition, &command)?,
             _ => appended.entry(partition).or_default().push(envelope(command, accepted_at)),
         }
     }
@@ -78,7 +83,10 @@ fn accept(
 }
 
 /// Whether the id was new.
-fn insert(transaction: &Transaction<'_>, command: &NewCommand) -> Result<bool, StoreError> {
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    command: &NewCommand,
+) -> Result<bool, StoreError> {
     let metadata = metadata_json(&command.metadata)?;
     let reply_to = command.reply_to.as_ref().map(json_text).transpose()?;
     let inserted = transaction.execute(
@@ -96,9 +104,23 @@ fn insert(transaction: &Transaction<'_>, command: &NewCommand) -> Result<bool, S
             storable::maybe_json(reply_to.as_deref())?,
             &command.content_hash.0[..],
             transaction.now,
+            command.not_after.map(to_micros),
+            command.callback_url.as_deref().map(storable::text).transpose()?,
         ],
     )?;
     Ok(inserted == 1)
+}
+
+/// A process executes it.
+fn hold(
+    transaction: &Transaction<'_>,
+    partition: Partition,
+    command: &NewCommand,
+) -> Result<(), StoreError> {
+    let owner = command.held_by.map(|owner| *owner.0.as_bytes());
+    transaction
+        .execute(HOLD, params![partition.0, command.id.0.as_bytes(), owner, transaction.now])?;
+    Ok(())
 }
 
 fn occupied(transaction: &Transaction<'_>, command: &NewCommand) -> Result<Occupied, StoreError> {
@@ -122,6 +144,8 @@ fn envelope(command: NewCommand, accepted_at: Timestamp) -> CommandEnvelope {
         attempt: Attempt::FIRST,
         first_offset: None,
         edit: 0,
+        not_after: command.not_after,
+        callback_url: command.callback_url,
     }
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Row, params};
 
 use super::{
     SqliteStore, storable,
-    transaction::{Transaction, column, id, time},
+    transaction::{Transaction, column, id, maybe_time, time},
 };
 use crate::{
     message::{
@@ -29,7 +29,7 @@ const READ_COMMANDS: &str = "
                SELECT e.payload FROM command_edits e
                 WHERE e.command_id = l.command_id AND e.edit = l.edit) END,
            c.metadata, c.expected_version, c.reply_to, c.accepted_at, l.attempt, l.first_offset,
-           l.edit
+           l.edit, c.not_after, c.callback_url
       FROM command_log l CROSS JOIN commands c ON c.id = l.command_id
      WHERE l.partition = ?1 AND l.\"offset\" >= ?2
      ORDER BY l.\"offset\" LIMIT ?3";
@@ -180,7 +180,7 @@ fn command_entry(row: &Row<'_>) -> Result<Entry, StoreError> {
     Ok(Entry::Command(CommandEntry { offset: Offset(column(row, 0)?), command: envelope(row)? }))
 }
 
-/// A command from columns 1 to 11 of a row.
+/// A command from columns 1 to 13 of a row.
 pub(super) fn envelope(row: &Row<'_>) -> Result<CommandEnvelope, StoreError> {
     Ok(CommandEnvelope {
         id: CommandId(id(row, 1)?),
@@ -194,6 +194,8 @@ pub(super) fn envelope(row: &Row<'_>) -> Result<CommandEnvelope, StoreError> {
         attempt: Attempt(column(row, 9)?),
         first_offset: column::<Option<i64>>(row, 10)?.map(Offset),
         edit: column(row, 11)?,
+        not_after: maybe_time(row, 12)?,
+        callback_url: column(row, 13)?,
     })
 }
 

@@ -15,6 +15,7 @@ mod dead_letter_actions;
 mod dead_letter_jobs;
 mod dead_letters;
 mod engine;
+mod entering;
 mod errors;
 #[cfg(feature = "simulation")]
 pub(crate) mod evidence;

@@ -1,5 +1,7 @@
 //! Reading and clearing the outbox; promoting the schedule.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rusqlite::{Row, params};
 
@@ -52,7 +54,7 @@ const DUE: &str = "
                SELECT e.payload FROM command_edits e
                 WHERE e.command_id = s.command_id AND e.edit = s.edit) END,
            c.metadata, c.expected_version, c.reply_to, c.accepted_at, s.attempt, s.first_offset,
-           s.edit, s.partition,
+           s.edit, c.not_after, c.callback_url, s.partition,
            c.id IS NULL OR EXISTS (SELECT 1 FROM outcomes o WHERE o.partition = s.partition
                                       AND o.command_id = s.command_id)
       FROM schedule s LEFT JOIN commands c ON c.id = s.command_id
@@ -60,6 +62,17 @@ const DUE: &str = "
      ORDER BY s.partition, s.due_at, s.id LIMIT ?3";
 
 const TAKEN: &str = "DELETE FROM schedule WHERE id IN (SELECT value FROM json_each(?1))";
+
+/// Served by the primary keys.
+const GONE: &str = "
+    SELECT i.id, c.id, c.type, c.stream, c.payload, c.metadata, c.expected_version, c.reply_to,
+           c.accepted_at, 1, NULL, 0, c.not_after, c.callback_url, i.partition
+      FROM immediate i JOIN commands c ON c.id = i.command_id
+     WHERE i.partition IN (SELECT value FROM json_each(?1))
+       AND i.owner NOT IN (SELECT m.id FROM members m WHERE m.heartbeat_at > ?2)
+     ORDER BY i.id LIMIT ?3";
+
+const TAKEN_OVER: &str = "DELETE FROM immediate WHERE id IN (SELECT value FROM json_each(?1))";
 
 #[async_trait]
 impl Outbox for SqliteStore {
@@ -127,6 +140,41 @@ impl Outbox for SqliteStore {
         }
         self.engine.write(move |transaction| promote_due(transaction, &partitions, limit)).await
     }
+
+    async fn take_over(
+        &self,
+        partitions: &[Partition],
+        ttl: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError> {
+        let partitions = partition_numbers(partitions);
+        self.engine.write(move |transaction| take_over(transaction, &partitions, ttl, limit)).await
+    }
+}
+
+/// Takes commands out of the hands of processes that are gone.
+fn take_over(
+    transaction: &Transaction<'_>,
+    partitions: &str,
+    ttl: Duration,
+    limit: i64,
+) -> Result<usize, StoreError> {
+    let ttl = i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
+    let since = transaction.now.saturating_sub(ttl);
+    let gone = transaction.all(GONE, params![partitions, since, limit], |row| {
+        Ok((column::<i64>(row, 0)?, partition(row, 14)?, envelope(row)?))
+    })?;
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    transaction.execute(TAKEN_OVER, [numbers(gone.iter().map(|(id, ..)| *id))])?;
+    let count = gone.len();
+    let mut appended = Appended::new();
+    for (_, partition, command) in gone {
+        appended.entry(partition).or_default().push(command);
+    }
+    transaction.append(&appended)?;
+    Ok(count)
 }
 
 impl SqliteStore {
@@ -160,9 +208,9 @@ fn take_due(
     limit: i64,
 ) -> Result<(usize, Appended), StoreError> {
     let due = transaction.all(DUE, params![partitions, transaction.now, limit], |row| {
-        let is_orphan: bool = column(row, 13)?;
+        let is_orphan: bool = column(row, 15)?;
         let command = if is_orphan { None } else { Some(envelope(row)?) };
-        Ok((column::<i64>(row, 0)?, partition(row, 12)?, command))
+        Ok((column::<i64>(row, 0)?, partition(row, 14)?, command))
     })?;
     if due.is_empty() {
         return Ok((0, Appended::new()));

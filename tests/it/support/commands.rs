@@ -30,6 +30,9 @@ pub fn command(id: CommandId, name: &str, counter: &str, payload: serde_json::Va
         expected_version: None,
         not_before: None,
         reply_to: None,
+        not_after: None,
+        callback_url: None,
+        held_by: None,
         stream,
     }
 }

@@ -72,6 +72,21 @@ pub(super) const TABLES: &[Table] = &[
             ("reply_to", Json),
             ("content_hash", Bytes),
             ("accepted_at", Time),
+            ("not_after", Time),
+            ("callback_url", Text),
+        ],
+        key: 2,
+        rows: "ORDER BY id",
+    },
+    // Their process is gone: the first relay of the new place puts them into the command log.
+    Table {
+        name: "immediate",
+        columns: &[
+            ("partition", Small),
+            ("command_id", Uuid),
+            ("bucket", Bucket),
+            ("owner", Uuid),
+            ("accepted_at", Time),
         ],
         key: 2,
         rows: "ORDER BY id",

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use adjutant::store::{Accepted, DecideAgain, Entry, LoadedStream, LogKind};
+use adjutant::store::{Accepted, DecideAgain, Entering, Entry, LoadedStream, LogKind};
 
 use super::{
     Open,
@@ -47,12 +47,13 @@ pub async fn a_second_try_whose_caller_went_away_holds_nobody_up(open: Open) {
     let store = &truth.store;
     let streams = [(stream("hot"), 1)];
     let partitions = [store.identity().partitions.of(&streams[0].0)].into();
+    let nothing = Entering::default();
     for polls in 1..30 {
         let decide: DecideAgain<'_> = Box::new(|loaded: Vec<LoadedStream>| {
             let version = loaded[0].events.last().map_or(0, |event| event.version.0);
             Ok(appended(store, "hot", version + 1))
         });
-        let mut tried = Box::pin(store.commit_exclusively(&partitions, &streams, decide));
+        let mut tried = Box::pin(store.commit_exclusively(&partitions, &streams, &nothing, decide));
         for _ in 0..polls {
             if futures_util::poll!(tried.as_mut()).is_ready() {
                 break;

@@ -2,7 +2,10 @@
 
 use adjutant::{
     message::{Attempt, Failure, Offset, OutcomeStatus, RawJson, ReplyAddress, Route, Version},
-    store::{CommandCommit, DecideAgain, LoadedStream, LogKind, NewSnapshot, SetAside, StoreError},
+    store::{
+        CommandCommit, DecideAgain, Entering, LoadedStream, LogKind, NewSnapshot, SetAside,
+        StoreError,
+    },
 };
 
 use super::{
@@ -25,7 +28,9 @@ pub async fn the_second_try_sees_every_committed_event(open: Open) {
                         Ok(appended(&store, "hot", version + 1))
                     });
                     let partitions = [store.identity().partitions.of(&streams[0].0)].into();
-                    let done = store.commit_exclusively(&partitions, &streams, decide).await;
+                    let done = store
+                        .commit_exclusively(&partitions, &streams, &Entering::default(), decide)
+                        .await;
                     done.expect("cannot conflict");
                 }
             })
@@ -44,18 +49,22 @@ pub async fn a_second_try_that_fails_writes_nothing(open: Open) {
     let partitions = [store.identity().partitions.of(&streams[0].0)].into();
     let give_up: DecideAgain<'_> =
         Box::new(|_| Err(StoreError::Corrupt("nothing to decide on".into())));
-    let refused = store.commit_exclusively(&partitions, &streams, give_up).await;
+    let refused =
+        store.commit_exclusively(&partitions, &streams, &Entering::default(), give_up).await;
     assert!(matches!(refused, Err(StoreError::Corrupt(_))), "{refused:?}");
     let bad: DecideAgain<'_> = Box::new(|_| {
         let mut commit = appended(store, "a", 1);
         commit.events[0].data = look::unstorable();
         Ok(commit)
     });
-    let refused = store.commit_exclusively(&partitions, &streams, bad).await;
+    let refused = store.commit_exclusively(&partitions, &streams, &Entering::default(), bad).await;
     assert!(matches!(refused, Err(StoreError::Unstorable(_))), "{refused:?}");
     assert_eq!(look::gapless(store, LogKind::Events).await, 0);
     let good: DecideAgain<'_> = Box::new(|_| Ok(appended(store, "a", 1)));
-    store.commit_exclusively(&partitions, &streams, good).await.expect("nothing is locked");
+    store
+        .commit_exclusively(&partitions, &streams, &Entering::default(), good)
+        .await
+        .expect("nothing is locked");
 }
 
 pub async fn a_stream_is_loaded_from_its_newest_usable_snapshot(open: Open) {

@@ -14,8 +14,8 @@ use std::{
 use adjutant::{
     message::{GroupName, LogId, Offset, PartitionCount, Version},
     store::{
-        Accepted, CheckpointMove, DecideAgain, Execution, Intake, LogKind, Members, Outbox, Store,
-        StoreError,
+        Accepted, CheckpointMove, DecideAgain, Entering, Execution, Intake, LogKind, Members,
+        Outbox, Store, StoreError,
         sqlite::{ClockSource, SqliteOpenError, SqliteSettings, SqliteStore},
     },
 };
@@ -204,7 +204,10 @@ async fn many_callers_share_a_commit() {
         let dynamic: Arc<dyn Store> = store.clone();
         Ok(appended(&dynamic, "hot", 1))
     });
-    store.commit_exclusively(&[].into(), &streams, decide).await.expect("commit");
+    store
+        .commit_exclusively(&[].into(), &streams, &Entering::default(), decide)
+        .await
+        .expect("commit");
     for caller in callers.into_inner().expect("lock") {
         caller.await.expect("task").expect("accept");
     }
@@ -258,8 +261,9 @@ async fn a_caller_that_does_not_decide_in_time_writes_nothing() {
         Ok(appended(&store, "hot", 1))
     });
     let nowhere = [].into();
+    let nothing = Entering::default();
     let (tried, accepted) = tokio::join!(
-        store.commit_exclusively(&nowhere, &streams, slow),
+        store.commit_exclusively(&nowhere, &streams, &nothing, slow),
         store.accept(vec![add("a", 1)]),
     );
     let Err(StoreError::Transient(text)) = tried else { panic!("{tried:?}") };
@@ -275,7 +279,9 @@ async fn a_decision_that_panics_in_memory_leaves_nothing() {
     let store = truth.store.clone();
     let tried = tokio::spawn(async move {
         let decide: DecideAgain<'_> = Box::new(|_| panic!("told to"));
-        store.commit_exclusively(&[].into(), &[(stream("a"), 1)], decide).await
+        store
+            .commit_exclusively(&[].into(), &[(stream("a"), 1)], &Entering::default(), decide)
+            .await
     });
     assert!(tried.await.expect_err("panicked").is_panic());
     let store = &truth.store;
