@@ -4,6 +4,9 @@
 #[cfg(feature = "runtime")]
 #[macro_use]
 mod planted;
+#[cfg(feature = "runtime")]
+#[macro_use]
+pub mod failpoint;
 
 #[cfg(feature = "runtime")]
 pub mod broker;
@@ -17,6 +20,8 @@ pub mod execute;
 pub mod housekeeping;
 #[cfg(feature = "http")]
 pub(crate) mod http_server;
+#[cfg(feature = "runtime")]
+pub mod immediate;
 #[cfg(feature = "runtime")]
 pub mod ingress;
 #[cfg(feature = "runtime")]

@@ -104,6 +104,16 @@ pub trait DomainError: fmt::Display + Send + 'static {
         FailureKind::Rejected
     }
 
+    /// The error that a stored failure was made of, for whoever waits for an outcome in Rust
+    /// ([`CommandHandle::outcome`](crate::immediate::CommandHandle::outcome)). `None`, unless you say
+    /// otherwise: only code and message are known then.
+    fn from_failure(_: &crate::message::Failure) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// What caused it, outermost first; at most ten are kept.
     fn sources(&self) -> Vec<String> {
         Vec::new()

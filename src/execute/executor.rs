@@ -242,6 +242,7 @@ impl Executor {
             let entering = arrivals.map(|arrivals| arrivals.entering(&self.registry, &found));
             match self.try_once(runs, known, entering, exclusively).await {
                 Ok(Step::Committed(mut done)) => {
+                    failpoint!(ExecutorCommitted);
                     self.after_commit(runs, &mut done, started.elapsed());
                     done.found = Arc::unwrap_or_clone(found);
                     done.reply_was_lost = reply_was_lost;
@@ -355,6 +356,7 @@ impl Executor {
         if !decisions.fall_back.is_empty() {
             return Ok(Step::FallBack(decisions.fall_back));
         }
+        failpoint!(ExecutorDecided);
         let commit = std::mem::take(&mut decisions.commit);
         let outcomes = if immediate { commit.outcomes.clone() } else { Vec::new() };
         let committed = self.store.commit_commands(CommandCommit { entering, ..commit }).await?;

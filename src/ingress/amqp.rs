@@ -15,10 +15,11 @@ use std::{
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{GroupCommit, Origin, Problem, ProblemCode, Refusal, Validator};
+use super::{Answer, GroupCommit, Origin, Problem, ProblemCode, Refusal, Validator};
 use crate::{
     broker::{Broker, BrokerError, IntakeConsumer, IntakeDelivery},
     execute::RetryPolicy,
+    immediate::AsyncCommandProcessor,
     message::{CommandId, ReplyAddress, read_all},
     store::{NewCommand, RejectedMessage, Store, StoreError},
 };
@@ -36,6 +37,8 @@ pub struct AmqpIntakeParts {
     pub validator: Validator,
     /// Accepts commands.
     pub commit: GroupCommit,
+    /// The immediate lane, if this process has it.
+    pub immediate: Option<AsyncCommandProcessor>,
     /// The largest body of a message, in bytes.
     pub max_body_bytes: usize,
     /// Ends it; what is not acknowledged comes again.
@@ -155,7 +158,7 @@ impl AmqpIntakeParts {
         }
         let mut delays = RetryPolicy::forever().start();
         while !commands.is_empty() {
-            let answers = match self.commit.accept_together(commands.clone()).await {
+            let answers = match self.accept_together(commands.clone()).await {
                 Ok(answers) => answers,
                 Err(refusal) => commands.iter().map(|_| Err(refusal.clone())).collect(),
             };
@@ -178,6 +181,14 @@ impl AmqpIntakeParts {
             }
         }
         self.send_to_dead_letters(refused).await
+    }
+
+    /// Each for the lane that it names.
+    async fn accept_together(&self, commands: Vec<NewCommand>) -> Result<Vec<Answer>, Refusal> {
+        match &self.immediate {
+            Some(immediate) => immediate.dispatch_together(commands).await,
+            None => self.commit.accept_together(commands).await,
+        }
     }
 
     async fn send_to_dead_letters(&self, refused: Vec<(IntakeDelivery, Problem)>) -> bool {

@@ -35,12 +35,19 @@ pub struct Origin<'a> {
 #[derive(Clone)]
 pub struct Validator {
     registry: Arc<Registry>,
+    immediate_lane: bool,
 }
 
 impl Validator {
     /// For the types of this registry.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry }
+        Self { registry, immediate_lane: false }
+    }
+
+    /// For a process that has the immediate lane; without it, commands for it are refused.
+    #[must_use]
+    pub fn with_immediate_lane(self, immediate_lane: bool) -> Self {
+        Self { immediate_lane, ..self }
     }
 
     /// Reads and checks one command in JSON.
@@ -73,7 +80,7 @@ impl Validator {
 
     fn check_draft(&self, draft: Draft<'_>, origin: &Origin<'_>) -> Result<NewCommand, Problem> {
         let id = decide_id(draft.id, origin.id)?;
-        refuse_what_is_not_delivered(&draft)?;
+        self.refuse_what_is_not_delivered(&draft)?;
         let payload_value: Value = serde_json::from_str(draft.payload.get())
             .map_err(|error| json_problem(&error).at("/payload", "json"))?;
         let aggregate = self.aggregate_of(&draft.command_type)?;
@@ -95,7 +102,6 @@ impl Validator {
             command_type: &draft.command_type,
             stream: &stream,
             payload: &payload_value,
-            lane: Lane::Queued,
             not_before: draft.not_before,
             not_after: draft.not_after,
             expected_version,
@@ -110,15 +116,31 @@ impl Validator {
             stream,
             payload,
             metadata,
-            lane: Lane::Queued,
+            lane: match draft.lane {
+                None | Some(LaneWord::Queued) => Lane::Queued,
+                Some(LaneWord::Immediate | LaneWord::ImmediateOrQueued) => Lane::Immediate,
+            },
             expected_version,
             not_before: draft.not_before,
             content_hash,
             reply_to: origin.reply_to.clone(),
             not_after: draft.not_after,
             callback_url: None,
+            or_queued: draft.lane == Some(LaneWord::ImmediateOrQueued),
             held_by: None,
         })
+    }
+
+    /// Nothing is accepted and ignored.
+    fn refuse_what_is_not_delivered(&self, draft: &Draft<'_>) -> Result<(), Problem> {
+        let immediate = matches!(draft.lane, Some(LaneWord::Immediate));
+        if immediate && !self.immediate_lane {
+            return Err(Problem::not_available("/lane", "the immediate lane of this process"));
+        }
+        if draft.callback_url.is_some() {
+            return Err(Problem::not_available("/callback_url", "`callback_url`"));
+        }
+        Ok(())
     }
 
     fn aggregate_of(&self, command_type: &str) -> Result<&Arc<dyn AggregateType>, Problem> {
@@ -139,20 +161,6 @@ fn decide_id(own: Option<CommandId>, given: Option<CommandId>) -> Result<Command
         (Some(id), _) | (None, Some(id)) => Ok(id),
         (None, None) => Ok(CommandId::generate()),
     }
-}
-
-/// Nothing is accepted and ignored.
-fn refuse_what_is_not_delivered(draft: &Draft<'_>) -> Result<(), Problem> {
-    match draft.lane {
-        Some(LaneWord::Immediate | LaneWord::ImmediateOrQueued) => {
-            return Err(Problem::not_available("/lane", "the immediate lane"));
-        }
-        None | Some(LaneWord::Queued) => {}
-    }
-    if draft.callback_url.is_some() {
-        return Err(Problem::not_available("/callback_url", "`callback_url`"));
-    }
-    Ok(())
 }
 
 fn traceparent(given: Option<&str>) -> String {

@@ -3,7 +3,7 @@
 #[cfg(feature = "runtime")]
 use sha2::{Digest, Sha256};
 
-use super::{Lane, StreamId, Timestamp, Version};
+use super::{StreamId, Timestamp, Version};
 
 /// SHA-256 of a command's content (see [`CommandContent`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,6 @@ pub struct CommandContent<'a> {
     pub stream: &'a StreamId,
     /// The payload.
     pub payload: &'a serde_json::Value,
-    /// The lane.
-    pub lane: Lane,
     /// Not to be started before.
     pub not_before: Option<Timestamp>,
     /// Not to be started after.
@@ -48,10 +46,9 @@ impl CommandContent<'_> {
         if !beyond.is_empty() {
             part(beyond.as_bytes());
         }
-        part(match self.lane {
-            Lane::Queued => b"queued",
-            Lane::Immediate => b"immediate",
-        });
+        // The lane is no part of it: the same command may be sent to either (docs/adr/0006). Its
+        // place in the hash stays, so that hashes that are stored keep their meaning.
+        part(b"queued");
         for time in [self.not_before, self.not_after] {
             let micros = time.map(|time| time.unix_timestamp_nanos() / 1_000);
             part(micros.map(|micros| micros.to_string()).unwrap_or_default().as_bytes());

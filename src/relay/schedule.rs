@@ -66,6 +66,7 @@ async fn take_over(parts: &RelayParts, partitions: &[Partition]) {
         match parts.store.take_over(partitions, parts.member_ttl, BATCH).await {
             Ok(0) => return,
             Ok(moved) => {
+                failpoint!(TakeOverAfter);
                 metrics::counter!(names::IMMEDIATE_TAKEN_OVER_TOTAL).increment(moved as u64);
                 tracing::warn!(moved, "commands whose process is gone go through the queue");
                 parts.signals.outbox_written();

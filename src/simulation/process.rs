@@ -171,6 +171,7 @@ impl SimulatedProcess {
             store,
             validator: Validator::new(self.service.registry().clone()),
             commit: commit.clone(),
+            immediate: None,
             max_body_bytes: MAX_COMMAND_BYTES,
             stop: stop.clone(),
         });

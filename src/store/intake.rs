@@ -35,6 +35,8 @@ pub struct NewCommand {
     pub not_after: Option<Timestamp>,
     /// Where the command is sent when it has ended.
     pub callback_url: Option<String>,
+    /// Whether it may take the queue if the immediate lane has no room.
+    pub or_queued: bool,
     /// The process that executes it, without the queue (the immediate lane): it holds the command
     /// instead of the command log. `None`, or with a `not_before` in the future: the queued lane
     /// owes it.

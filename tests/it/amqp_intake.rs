@@ -53,6 +53,7 @@ fn start_intake(site: &Site, process: &Process, broker: Arc<dyn Broker>) -> Runn
         store,
         validator: Validator::new(domain::service().registry().clone()),
         commit,
+        immediate: None,
         max_body_bytes: 256 * 1024,
         stop: stop.clone(),
     }));

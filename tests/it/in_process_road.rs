@@ -129,6 +129,7 @@ async fn a_command_sent_to_the_intake_is_executed_and_answered() {
         store,
         validator: Validator::new(domain::service().registry().clone()),
         commit,
+        immediate: None,
         max_body_bytes: 256 * 1024,
         stop: stop.clone(),
     }));

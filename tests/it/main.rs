@@ -18,6 +18,7 @@ mod dead_letters;
 mod documents;
 mod faults;
 mod http;
+mod immediate;
 #[cfg(feature = "embedded")]
 mod in_process_road;
 mod main_path;

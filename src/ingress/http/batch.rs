@@ -87,7 +87,7 @@ async fn submit(app: &App, request: Request) -> Result<Response, Problem> {
         results.push(check(app, line, &origin, &mut commands));
     }
     drop(received);
-    let answers = app.commit.accept_together(commands).await.map_err(Problem::from)?;
+    let answers = app.accept_together(commands).await.map_err(Problem::from)?;
     fill_in(&mut results, answers);
     Ok(write(app, &results))
 }

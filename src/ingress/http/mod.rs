@@ -37,16 +37,18 @@ use tokio_util::sync::CancellationToken;
 pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
 use self::{access::Access, body::BodyMemory, metrics::HttpMetrics};
 use super::{
-    CommandWatcher, GroupCommit, IngressSettings, PositionWatcher, Validator, WatchSettings,
+    Answer, CommandWatcher, GroupCommit, IngressSettings, PositionWatcher, Refusal, Validator,
+    WatchSettings,
 };
 use crate::{
     dead_letter::JobRunner,
     domain::{Registry, Service},
     http_server::{self, ServerLimits},
+    immediate::AsyncCommandProcessor,
     message::PartitionCount,
     observe::{Health, MetricsHandle, names},
     signals::Signals,
-    store::Store,
+    store::{NewCommand, Store},
 };
 
 /// What the API is made of.
@@ -59,6 +61,8 @@ pub struct IngressParts {
     pub signals: Signals,
     /// Where commands are accepted; shared with the AMQP intake.
     pub commit: GroupCommit,
+    /// The immediate lane, if this process has it; shared with the AMQP intake.
+    pub immediate: Option<AsyncCommandProcessor>,
     /// What is configured.
     pub settings: IngressSettings,
     /// What probes answer.
@@ -174,6 +178,7 @@ struct Shared {
     signals: Signals,
     partitions: PartitionCount,
     commit: GroupCommit,
+    immediate: Option<AsyncCommandProcessor>,
     changes: CommandWatcher,
     positions: PositionWatcher,
     jobs: JobRunner,
@@ -197,10 +202,12 @@ impl Shared {
         let watching = WatchSettings { max_waiters: max, tell: watch::tell };
         let (shared, stop) = (store.clone(), shutdown.clone());
         Self {
-            validator: Validator::new(registry.clone()),
+            validator: Validator::new(registry.clone())
+                .with_immediate_lane(parts.immediate.is_some()),
             registry,
             partitions: store.identity().partitions,
             commit: parts.commit,
+            immediate: parts.immediate,
             changes: CommandWatcher::start(shared, signals.clone(), watching, stop),
             positions: PositionWatcher::start(
                 store.clone(),
@@ -221,6 +228,16 @@ impl Shared {
             ownership: parts.ownership,
             contract: openapi::contract().into(),
             settings,
+        }
+    }
+}
+
+impl Shared {
+    /// Accepts commands that came together, each for the lane that it names.
+    async fn accept_together(&self, commands: Vec<NewCommand>) -> Result<Vec<Answer>, Refusal> {
+        match &self.immediate {
+            Some(immediate) => immediate.dispatch_together(commands).await,
+            None => self.commit.accept_together(commands).await,
         }
     }
 }

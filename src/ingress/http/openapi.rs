@@ -20,8 +20,9 @@ pub(super) struct CommandDraft {
     stream: String,
     /// As the type's JSON Schema says (`GET /v1/types/{type}`).
     payload: serde_json::Value,
-    /// `queued`; `immediate` is not available in this release.
-    #[schema(pattern = "^queued$")]
+    /// `queued` (default): through the broker, by a worker. `immediate`: executed by the process that
+    /// receives it; 503 if that has no room. `immediate-or-queued`: queued if it has none.
+    #[schema(pattern = "^(queued|immediate|immediate-or-queued)$")]
     lane: Option<String>,
     /// Reject the command if the stream is not at this version.
     #[schema(minimum = 0)]

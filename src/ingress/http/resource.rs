@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::respond::{self, Raw};
 use crate::{
-    message::{CommandId, Failure, Outcome, Position, Timestamp, Version},
+    message::{CommandId, Failure, Lane, Outcome, Position, Timestamp, Version},
     store::{CommandRecord, CommandStatus, FailedAttempt},
 };
 
@@ -104,6 +104,7 @@ pub(super) struct Known<'a> {
     pub(super) id: CommandId,
     pub(super) command_type: &'a str,
     pub(super) stream: &'a str,
+    pub(super) lane: Lane,
     pub(super) not_before: Option<Timestamp>,
     pub(super) accepted_at: Timestamp,
 }
@@ -121,7 +122,10 @@ impl<'a> CommandResource<'a> {
             id: known.id,
             command_type: known.command_type,
             stream: known.stream,
-            lane: "queued",
+            lane: match known.lane {
+                Lane::Queued => "queued",
+                Lane::Immediate => "immediate",
+            },
             status: status.as_str(),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             accepted_at: known.accepted_at,
@@ -142,19 +146,16 @@ impl<'a> CommandResource<'a> {
             id: record.id,
             command_type: &record.command_type,
             stream: record.stream.as_str(),
+            lane: record.lane,
             not_before: record.not_before,
             accepted_at: record.accepted_at,
-        };
-        let lane = match record.lane {
-            crate::message::Lane::Queued => "queued",
-            crate::message::Lane::Immediate => "immediate",
         };
         let status = record.status().as_str();
         let attempts =
             record.outcome.as_ref().map_or(record.failed_attempts, |outcome| outcome.attempts);
         let failures = record.failures.iter().map(FailedAttemptResource::of).collect();
         let known = Self::of_known(&known, record.outcome.as_ref());
-        Self { lane, status, attempts, failures, ..known }
+        Self { status, attempts, failures, ..known }
     }
 
     /// Its status.

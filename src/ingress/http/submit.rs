@@ -7,14 +7,17 @@ use axum::{
     http::HeaderValue,
     response::{IntoResponse, Response},
 };
+use tokio::time::Instant;
 
 use super::{
     App, body, headers,
     resource::{CommandResource, Known},
 };
 use crate::{
+    immediate::{AsyncCommandProcessor, Executed},
     ingress::{Acceptance, AccessRole, Origin, Problem, WaitForOutcome},
-    message::{CommandId, StreamId, Timestamp},
+    message::{CommandId, Lane, StreamId, Timestamp},
+    store::NewCommand,
 };
 
 /// Accepts a command: 202 when it is durable, 200 when it ended within `Prefer: wait=N`.
@@ -77,7 +80,11 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
         command_type: command.command_type.clone(),
         stream: command.stream.clone(),
         not_before: command.not_before,
+        lane: command.lane,
     };
+    if let Some(immediate) = app.immediate.as_ref().filter(|_| command.lane == Lane::Immediate) {
+        return submit_immediate(app, immediate, command, sent, wait).await;
+    }
     // Interest is registered before the command is accepted, so that no hint is missed.
     let outcome = wait
         .filter(|wait| !wait.is_zero())
@@ -88,14 +95,49 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
         .await
         .map_err(|refusal| Problem::from(refusal).about(sent.id))?;
     app.metrics.single.accepted(accepted.replay);
-    let mut response = answer(app, &sent, accepted, outcome).await;
+    Ok(with_applied(answer(app, &sent, accepted, outcome).await, wait))
+}
+
+/// With a caller who waits, it is executed and then answered; else it is durable, and then answered.
+async fn submit_immediate(
+    app: &App,
+    immediate: &AsyncCommandProcessor,
+    command: NewCommand,
+    sent: Sent,
+    wait: Option<Duration>,
+) -> Result<Response, Problem> {
+    let refused = |refusal| Problem::from(refusal).about(sent.id);
+    let limit = wait.unwrap_or_default();
+    let began = Instant::now();
+    let executed = immediate.execute(command, limit).await.map_err(refused)?;
+    let response = match executed {
+        Executed::Ended(acceptance, outcome) => {
+            app.metrics.single.accepted(acceptance.replay);
+            CommandResource::of_known(&sent.known(&acceptance), Some(&outcome))
+                .submitted(acceptance.replay)
+        }
+        Executed::Accepted(acceptance, lane) => {
+            let sent = Sent { lane, ..sent };
+            app.metrics.single.accepted(acceptance.replay);
+            // It goes through the queue, or somebody else executes it: the rest of the wait is for
+            // that.
+            let left = limit.saturating_sub(began.elapsed());
+            let partition = app.partitions.of(&sent.stream);
+            let wait = (!left.is_zero()).then(|| (app.changes.watch(partition, sent.id), left));
+            answer(app, &sent, acceptance, wait).await
+        }
+    };
+    Ok(with_applied(response, wait))
+}
+
+fn with_applied(mut response: Response, wait: Option<Duration>) -> Response {
     if let Some(wait) = wait {
         let applied = format!("wait={}", wait.as_secs());
         if let Ok(applied) = HeaderValue::try_from(applied) {
             response.headers_mut().insert("preference-applied", applied);
         }
     }
-    Ok(response)
+    response
 }
 
 /// What is kept of a command while the store has it.
@@ -104,6 +146,20 @@ struct Sent {
     command_type: String,
     stream: StreamId,
     not_before: Option<Timestamp>,
+    lane: Lane,
+}
+
+impl Sent {
+    fn known(&self, accepted: &Acceptance) -> Known<'_> {
+        Known {
+            id: self.id,
+            command_type: &self.command_type,
+            stream: self.stream.as_str(),
+            lane: self.lane,
+            not_before: self.not_before,
+            accepted_at: accepted.accepted_at,
+        }
+    }
 }
 
 async fn answer(
@@ -120,13 +176,7 @@ async fn answer(
             return CommandResource::of(&record).submitted(true);
         }
     }
-    let known = Known {
-        id: sent.id,
-        command_type: &sent.command_type,
-        stream: sent.stream.as_str(),
-        not_before: sent.not_before,
-        accepted_at: accepted.accepted_at,
-    };
+    let known = sent.known(&accepted);
     let ended = match outcome {
         Some((outcome, wait)) => outcome.within(wait).await,
         None => None,

@@ -102,6 +102,11 @@ pub struct WaitForOutcome {
 }
 
 impl WaitForOutcome {
+    /// Whether there was room for it; if not, nothing is waited for.
+    pub fn is_registered(&self) -> bool {
+        self.registration.is_some()
+    }
+
     /// The outcome; `None` if the command has not ended within `limit` or the process stops.
     pub async fn within(self, limit: Duration) -> Option<Outcome> {
         let (_registration, receiver) = self.registration?;

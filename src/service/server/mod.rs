@@ -13,6 +13,7 @@ use super::{OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError,
 use crate::{
     broker::Broker,
     domain::Service,
+    immediate::{AsyncCommandProcessor, ImmediateSettings, ProcessorParts},
     ingress::{
         GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
         http::{Ingress, IngressParts, StartError as IngressStartError},
@@ -48,6 +49,8 @@ pub struct ServerSettings {
     pub process: ProcessSettings,
     /// The HTTP API (role ingress).
     pub ingress: IngressSettings,
+    /// The immediate lane (role ingress).
+    pub immediate: ImmediateSettings,
     /// Where probes and metrics are served; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
     /// Who is told of what is wrong (roles ingress and relay).
@@ -69,6 +72,7 @@ impl ServerSettings {
             amqp_intake: true,
             process: ProcessSettings::default(),
             ingress: IngressSettings::default(),
+            immediate: ImmediateSettings::default(),
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             notify: NotifySettings::default(),
         }
@@ -354,15 +358,28 @@ fn start_intake(
     let (commit, committing) = GroupCommit::start(
         store.clone(),
         process.signals().clone(),
-        outbox,
+        outbox.clone(),
         &settings.ingress.commit,
     );
-    let validator = Validator::new(parts.service.registry().clone());
+    let immediate_stop = CancellationToken::new();
+    let (immediate, executing) = AsyncCommandProcessor::start(ProcessorParts {
+        registry: parts.service.registry().clone(),
+        store: store.clone(),
+        executor: process.executor().clone(),
+        commit: commit.clone(),
+        outbox: outbox.clone(),
+        clock: process.clock().clone(),
+        member: process.id(),
+        settings: settings.immediate.clone(),
+        stop: immediate_stop.clone(),
+    });
+    let validator = Validator::new(parts.service.registry().clone()).with_immediate_lane(true);
     let api = Ingress::start(IngressParts {
         service: parts.service.clone(),
         store: store.clone(),
         signals: process.signals().clone(),
         commit: commit.clone(),
+        immediate: Some(immediate.clone()),
         settings: settings.ingress.clone(),
         health: parts.health,
         metrics: Some(parts.metrics),
@@ -373,13 +390,19 @@ fn start_intake(
         ))),
         shutdown: stop.clone(),
     })?;
-    let mut tasks = vec![api.join];
+    // Whoever waits for a command in a request that is in flight is answered before.
+    let serving = tokio::spawn(async move {
+        let _ = api.join.await;
+        immediate_stop.cancel();
+    });
+    let mut tasks = vec![serving, executing];
     if settings.amqp_intake {
         tasks.push(tokio::spawn(amqp::run(amqp::AmqpIntakeParts {
             broker: parts.broker,
             store,
             validator,
             commit,
+            immediate: Some(immediate),
             max_body_bytes: settings.ingress.max_command_bytes,
             stop: stop.clone(),
         })));

@@ -15,7 +15,6 @@ pub fn command(id: CommandId, name: &str, counter: &str, payload: serde_json::Va
         command_type: name,
         stream: &stream,
         payload: &payload,
-        lane: Lane::Queued,
         not_before: None,
         not_after: None,
         expected_version: None,
@@ -32,6 +31,7 @@ pub fn command(id: CommandId, name: &str, counter: &str, payload: serde_json::Va
         reply_to: None,
         not_after: None,
         callback_url: None,
+        or_queued: false,
         held_by: None,
         stream,
     }

@@ -49,6 +49,7 @@ impl Api {
             store,
             signals: signals.clone(),
             commit,
+            immediate: None,
             settings: IngressSettings { listen: ([127, 0, 0, 1], 0).into(), ..settings },
             health,
             metrics: None,

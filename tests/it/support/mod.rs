@@ -4,6 +4,7 @@ pub mod commands;
 pub mod database;
 pub mod domain;
 pub mod http;
+pub mod lane;
 pub mod letters;
 pub mod messages;
 #[allow(dead_code)]

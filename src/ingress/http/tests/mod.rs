@@ -78,6 +78,7 @@ impl Api {
             store: store.clone(),
             signals: signals.clone(),
             commit,
+            immediate: None,
             settings: IngressSettings { listen: ([127, 0, 0, 1], 0).into(), ..settings },
             health: health.clone(),
             metrics,
