@@ -16,6 +16,7 @@ use super::{
 use crate::{
     domain::Registry,
     message::{CommandId, Failure, GroupName, Offset, Partition, StreamId},
+    observe::names,
     signals::{Applied, Signals},
     store::{
         CommandCommit, CommandEntry, CommittedCommands, Entering, Fence, LoadedStream, NewOutcome,
@@ -427,6 +428,11 @@ impl Executor {
             self.signals.schedule_written();
         }
         self.breakers.record(&decisions.tries);
+        let latency = metrics::histogram!(names::LANE_SECONDS, "lane" => "queued");
+        let queued = runs.iter().filter(|run| run.checkpoint.is_some());
+        for entry in queued.flat_map(|run| &run.entries) {
+            latency.record((now - entry.command.accepted_at).as_seconds_f64().max(0.0));
+        }
         metrics::histogram!("adjutant_executor_batch_commands")
             .record(decisions.ended.len() as f64);
         metrics::histogram!("adjutant_executor_commit_seconds").record(took.as_secs_f64());

@@ -4,11 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    AsyncCommandProcessor, CommandHandle, Request,
-    handle::Where,
-    request::WantedLane,
-};
+use super::{AsyncCommandProcessor, CommandHandle, Request, handle::Where, request::WantedLane};
 use crate::{
     domain::Aggregate,
     ingress::{

@@ -133,7 +133,8 @@ impl<A: Aggregate> CommandHandle<A> {
         A::Reply: DeserializeOwned,
     {
         let outcome = self.raw_outcome().await?;
-        let failure = outcome.error.unwrap_or_else(|| Failure::new("unknown", "no error is stored"));
+        let failure =
+            outcome.error.unwrap_or_else(|| Failure::new("unknown", "no error is stored"));
         match outcome.status {
             OutcomeStatus::Succeeded => {
                 let reply = outcome.reply.as_ref().map_or("null", |reply| reply.as_str());

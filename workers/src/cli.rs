@@ -40,6 +40,9 @@ pub enum Command {
     /// its processes fail, and check what clients were told. Exit code 1: a law was broken; 3: too
     /// little happened, or the run could not be made.
     Chaos(ChaosArgs),
+    /// List the places where ADJUTANT_FAILPOINT=NAME makes a process abort.
+    #[cfg(feature = "failpoints")]
+    Failpoints,
     /// Audit a database: outcomes, logs, views. Knows nothing of the run that filled it.
     Verify(VerifyArgs),
 }

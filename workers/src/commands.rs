@@ -35,6 +35,13 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Chaos(args) => return chaos(args).await,
         #[cfg(feature = "simulation")]
         Command::Simulate(args) => simulate(args).await,
+        #[cfg(feature = "failpoints")]
+        Command::Failpoints => {
+            for point in adjutant::failpoint::Failpoint::ALL {
+                println!("{}\t{}", point.name(), point.story());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|failure| {
         eprintln!("bank: {failure}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use adjutant::{
     broker::rabbitmq::RabbitSettings,
     execute::{ExecutorSettings, PerType, RetryPolicy},
+    immediate::ImmediateSettings,
     ingress::{AccessRole, CommitSettings, IngressSettings, TokenSettings},
     message::PartitionCount,
     relay::RelaySettings,
@@ -35,6 +36,12 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
         amqp_intake: config.broker.intake && matches!(backing, Backing::Services(_)),
         process: process(config),
         ingress: ingress(config)?,
+        immediate: ImmediateSettings {
+            executions: config.immediate.executions,
+            transactions: config.immediate.transactions,
+            waiting_commands: config.immediate.waiting_commands,
+            waiting_bytes: config.immediate.waiting_bytes,
+        },
         admin_listen: Some(config.admin.listen),
         notify: config
             .notify

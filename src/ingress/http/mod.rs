@@ -7,6 +7,7 @@ mod commands;
 mod dead_letters;
 mod headers;
 mod jobs;
+mod lanes;
 mod letter_actions;
 mod letter_filter;
 mod metrics;

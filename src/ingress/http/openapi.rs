@@ -111,6 +111,7 @@ struct PlaceBody {
         super::views::one, super::views::page, super::streams::events,
         super::types::list, super::types::one,
         super::operations::members, super::projections::projections, super::operations::cache,
+        super::lanes::lanes,
         super::dead_letters::list, super::dead_letters::groups, super::dead_letters::one,
         super::letter_actions::retry, super::letter_actions::discard,
         super::jobs::retry, super::jobs::discard, super::jobs::list, super::jobs::one,

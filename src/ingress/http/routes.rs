@@ -11,8 +11,8 @@ use axum::{
 use super::{
     App,
     access::{Allowed, ToOperate},
-    batch, commands, dead_letters, jobs, letter_actions, operations, projections, respond, streams,
-    submit, types, views, watch,
+    batch, commands, dead_letters, jobs, lanes, letter_actions, operations, projections, respond,
+    streams, submit, types, views, watch,
 };
 use crate::{
     ingress::{Problem, ProblemCode},
@@ -34,6 +34,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1/types/{type}", get(types::one))
         .route("/v1/members", get(operations::members))
         .route("/v1/projections", get(projections::projections))
+        .route("/v1/lanes", get(lanes::lanes))
         .route("/v1/cache", get(operations::cache))
         .route("/v1/dead-letters", get(dead_letters::list))
         .route("/v1/dead-letters/groups", get(dead_letters::groups))

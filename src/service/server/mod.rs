@@ -13,7 +13,9 @@ use super::{OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError,
 use crate::{
     broker::Broker,
     domain::Service,
-    immediate::{AsyncCommandProcessor, ImmediateSettings, ProcessorParts},
+    immediate::{
+        AsyncCommandProcessor, Dispatcher, DispatcherParts, ImmediateSettings, ProcessorParts,
+    },
     ingress::{
         GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
         http::{Ingress, IngressParts, StartError as IngressStartError},
@@ -159,6 +161,7 @@ pub struct Server {
 #[derive(Default)]
 struct Intake {
     api: Option<SocketAddr>,
+    dispatcher: Option<Dispatcher>,
     stop: CancellationToken,
     tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -226,6 +229,11 @@ impl Server {
     /// Where probes and metrics are served.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Dispatches commands from Rust, if this process has the role ingress.
+    pub fn dispatcher(&self) -> Option<&Dispatcher> {
+        self.intake.dispatcher.as_ref()
     }
 
     /// The roles at work.
@@ -390,6 +398,15 @@ fn start_intake(
         ))),
         shutdown: stop.clone(),
     })?;
+    let dispatcher = Dispatcher::start(DispatcherParts {
+        store: store.clone(),
+        signals: process.signals().clone(),
+        validator: validator.clone(),
+        commit: commit.clone(),
+        processor: immediate.clone(),
+        max_waiters: settings.ingress.max_waiters,
+        stop: stop.clone(),
+    });
     // Whoever waits for a command in a request that is in flight is answered before.
     let serving = tokio::spawn(async move {
         let _ = api.join.await;
@@ -409,7 +426,7 @@ fn start_intake(
     }
     tasks.push(committing);
     let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
-    Ok(Intake { api: Some(api.local_addr), stop, tasks })
+    Ok(Intake { api: Some(api.local_addr), dispatcher: Some(dispatcher), stop, tasks })
 }
 
 /// `host/pid`, for people.

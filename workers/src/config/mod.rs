@@ -22,8 +22,8 @@ pub use retry::{BreakerConfig, RetryConfig, RetryRule, TypeRule};
 pub use roles::Roles;
 pub use secret::{SecretText, SecretUrl};
 pub use sections::{
-    Admin, BankConfig, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership,
-    RelayConfig, Server, Token, TokenRole, WorkerConfig,
+    Admin, BankConfig, BrokerConfig, DatabaseConfig, EmbeddedConfig, ImmediateConfig, Log,
+    LogFormat, Membership, RelayConfig, Server, Token, TokenRole, WorkerConfig,
 };
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,8 @@ pub struct Config {
     pub retry: RetryConfig,
     /// When trying commands of a type is suspended.
     pub breaker: BreakerConfig,
+    /// The immediate lane.
+    pub immediate: ImmediateConfig,
     /// The relay.
     pub relay: RelayConfig,
     /// Heartbeats.

@@ -162,6 +162,20 @@ pub struct WorkerConfig {
     pub hanging_handlers: usize,
 }
 
+/// The immediate lane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImmediateConfig {
+    /// The most executions at a time.
+    pub executions: usize,
+    /// The most transactions at a time.
+    pub transactions: usize,
+    /// The most commands that wait or are executed.
+    pub waiting_commands: usize,
+    /// The most bytes that they hold.
+    pub waiting_bytes: usize,
+}
+
 /// The relay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
