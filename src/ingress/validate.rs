@@ -117,8 +117,10 @@ impl Validator {
             payload,
             metadata,
             lane: match draft.lane {
-                None | Some(LaneWord::Queued) => Lane::Queued,
-                Some(LaneWord::Immediate | LaneWord::ImmediateOrQueued) => Lane::Immediate,
+                Some(LaneWord::Immediate | LaneWord::ImmediateOrQueued) if self.immediate_lane => {
+                    Lane::Immediate
+                }
+                _ => Lane::Queued,
             },
             expected_version,
             not_before: draft.not_before,

@@ -140,12 +140,32 @@ fn types_and_streams_must_be_known_and_fit() {
 fn what_is_not_delivered_is_refused_not_ignored() {
     for (fields, pointer) in [
         (json!({ "lane": "immediate" }), "/lane"),
-        (json!({ "lane": "immediate-or-queued" }), "/lane"),
         (json!({ "callback_url": "https://example.org/" }), "/callback_url"),
     ] {
         let (status, code, pointers) = refused(with(&fields));
         assert_eq!((status, code), (422, "not_available"), "{fields}");
         assert_eq!(pointers, [format!("{pointer} not_available")]);
+    }
+}
+
+#[test]
+fn the_lane_is_the_one_that_is_there() {
+    let registry = bank().registry().clone();
+    let lane = |word: &str, there| {
+        let json = json!({ "type": "account.deposit", "stream": "account/a", "lane": word,
+                           "payload": { "amount": 5 } });
+        let validator = Validator::new(registry.clone()).with_immediate_lane(there);
+        validator.check_value(&json, &Origin::default()).unwrap()
+    };
+    for (word, there, expected, or_queued) in [
+        ("queued", true, Lane::Queued, false),
+        ("immediate", true, Lane::Immediate, false),
+        ("immediate-or-queued", true, Lane::Immediate, true),
+        ("immediate-or-queued", false, Lane::Queued, true),
+    ] {
+        let command = lane(word, there);
+        assert_eq!((command.lane, command.or_queued), (expected, or_queued), "{word}");
+        assert_eq!(command.content_hash, lane("queued", true).content_hash, "no part of it");
     }
 }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use adjutant::{
     broker::Broker,
     dead_letter::DeadLetterState,
+    immediate::{Executed, ImmediateSettings},
     message::CommandId,
     service::{Process, ProcessParts, ProcessSettings},
     store::{
@@ -17,6 +18,7 @@ use crate::support::{
     commands::{add, flaky},
     database::Database,
     domain, eventually,
+    lane::{Lane, immediate},
     letters::all_dead,
     process::{ALL, Site},
     proxy::Proxy,
@@ -223,6 +225,44 @@ async fn workers_whose_commits_were_not_answered_do_nothing_twice() {
         others.stop(Duration::from_secs(10)).await;
         behind.process.stop(Duration::from_secs(10)).await;
     }
+}
+
+/// The same in the immediate lane: whoever waits is told the outcome of the one execution, and what
+/// was to be answered at once is executed once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn immediate_commands_whose_commit_was_not_answered_are_executed_once() {
+    let behind = Behind::proxies(&[Role::Ingress]).await;
+    let others = behind.site.start(&[Role::Relay, Role::ProjectionWorker]).await;
+    let settings = ImmediateSettings::default();
+    let lane = Lane::on(behind.store.clone(), &behind.process, settings);
+    let mut ids = Vec::new();
+    for round in 1..=5 {
+        behind.database.lose_replies(1);
+        let command = add("a", 1);
+        ids.push(command.id);
+        let executed = lane.execute(command).await;
+        let Ok(Executed::Ended(acceptance, outcome)) = executed else { panic!("{executed:?}") };
+        assert!(!acceptance.replay, "it is this caller's own");
+        assert_eq!(outcome.version.0, 2 * round - 1);
+        assert_eq!(behind.database.replies_lost(), 2 * round as usize - 1);
+        behind.database.lose_replies(1);
+        let command = immediate(add("a", 1));
+        ids.push(command.id);
+        let answers = lane.processor.dispatch_together(vec![command]).await.expect("room");
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(behind.database.replies_lost(), 2 * round as usize);
+        behind.site.until_ended(&ids).await;
+    }
+    behind.site.until_applied().await;
+    behind.site.assert_lawful().await;
+    let pool = behind.site.database.pool().await;
+    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.events")
+        .fetch_one(&pool)
+        .await
+        .expect("events");
+    assert_eq!(events, 10);
+    others.stop(Duration::from_secs(10)).await;
+    behind.process.stop(Duration::from_secs(10)).await;
 }
 
 /// The same for deaths: each command is one dead letter and one failed attempt.

@@ -25,6 +25,7 @@ mod main_path;
 #[cfg(all(feature = "embedded", feature = "http"))]
 mod notification;
 mod parking;
+mod promises;
 mod readme;
 mod releases;
 mod retries;

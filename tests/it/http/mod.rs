@@ -5,6 +5,7 @@
 mod clients;
 mod end_to_end;
 mod faults;
+mod immediate;
 mod payloads;
 
 use std::collections::{HashMap, HashSet};

@@ -155,6 +155,10 @@ impl DomainError for CounterError {
         }
     }
 
+    fn from_failure(failure: &adjutant::message::Failure) -> Option<Self> {
+        (failure.code == "over_limit").then_some(Self::OverLimit)
+    }
+
     fn sources(&self) -> Vec<String> {
         match self {
             Self::OutOfReach(cause) => adjutant::domain::source_chain(cause),

@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use adjutant::{
     domain::Service,
+    immediate::AsyncCommandProcessor,
     ingress::{
         GroupCommit, IngressSettings, OutboxLimit,
         http::{Ingress, IngressParts},
@@ -38,6 +39,16 @@ impl Api {
         signals: &Signals,
         settings: IngressSettings,
     ) -> Self {
+        Self::start_with_lane(service, store, signals, settings, None)
+    }
+
+    pub fn start_with_lane(
+        service: Service,
+        store: Arc<PostgresStore>,
+        signals: &Signals,
+        settings: IngressSettings,
+        immediate: Option<AsyncCommandProcessor>,
+    ) -> Self {
         let stop = CancellationToken::new();
         let outbox = OutboxLimit::watch(store.clone(), settings.outbox_limit, stop.clone());
         let (commit, _) =
@@ -49,7 +60,7 @@ impl Api {
             store,
             signals: signals.clone(),
             commit,
-            immediate: None,
+            immediate,
             settings: IngressSettings { listen: ([127, 0, 0, 1], 0).into(), ..settings },
             health,
             metrics: None,

@@ -4,6 +4,7 @@
 mod accepting;
 mod cancelling;
 mod committing;
+mod entering;
 mod executing;
 mod failing;
 mod keeping;
@@ -122,6 +123,15 @@ conformance! {
             an_unstorable_event_leaves_nothing_half_written,
             event_offsets_are_gapless_under_concurrent_writers,
             events_and_outcomes_say_the_same_positions,
+        ]
+        entering: [
+            a_command_is_accepted_by_the_transaction_that_ends_it,
+            a_command_that_was_accepted_before_does_not_enter,
+            a_held_command_is_finished_once,
+            a_held_command_may_be_finished_under_the_locks,
+            what_a_gone_process_held_enters_the_log_in_order,
+            a_held_command_that_is_set_aside_is_held_no_more,
+            a_strict_command_does_not_enter_before_those_of_the_log,
         ]
         executing: [
             the_second_try_sees_every_committed_event,
