@@ -265,7 +265,11 @@ impl Executor {
                     fence @ (Fence::Accepted | Fence::Held | Fence::Before),
                 )) if let Some(arrivals) = arrivals => {
                     let found = Arc::make_mut(&mut found);
-                    arrivals.look_again(&*self.store, &self.registry, &fence, found).await?;
+                    let looked =
+                        arrivals.look_again(&*self.store, &self.registry, &fence, found).await;
+                    if let Err(error) = looked {
+                        return Err(told_after(error, reply_was_lost));
+                    }
                 }
                 Err(StoreError::Fenced(Fence::Outcome)) => {
                     metrics::counter!("adjutant_commands_duplicate_total").increment(1);
@@ -290,12 +294,12 @@ impl Executor {
                     reply_was_lost |= matches!(error, StoreError::Unknown(_));
                     rolled_back += u32::from(matches!(error, StoreError::Transient(_)));
                     if rolled_back > MOST_ROLLBACKS {
-                        return Err(error);
+                        return Err(told_after(error, reply_was_lost));
                     }
                     metrics::counter!("adjutant_executor_retries_total").increment(1);
                     let delays = delays.get_or_insert_with(|| patience.start());
                     let Some(delay) = delays.next_delay() else {
-                        return Err(if reply_was_lost { unknown(error) } else { error });
+                        return Err(told_after(error, reply_was_lost));
                     };
                     tracing::warn!(%error, ?delay, "the batch is tried again");
                     tokio::select! {
@@ -306,7 +310,7 @@ impl Executor {
                 }
                 Err(error) => {
                     self.forget(runs);
-                    return Err(error);
+                    return Err(told_after(error, reply_was_lost));
                 }
             }
         }
@@ -461,10 +465,14 @@ impl Executor {
     }
 }
 
-/// A try before this one may have taken place.
-fn unknown(error: StoreError) -> StoreError {
+/// What to say of a batch of which a try before may have taken place.
+fn told_after(error: StoreError, reply_was_lost: bool) -> StoreError {
     match error {
-        StoreError::Unavailable(why) | StoreError::Transient(why) => StoreError::Unknown(why),
+        StoreError::Unavailable(why) | StoreError::Transient(why) | StoreError::Internal(why)
+            if reply_was_lost =>
+        {
+            StoreError::Unknown(why)
+        }
         error => error,
     }
 }

@@ -110,6 +110,9 @@ impl AsyncCommandProcessor {
     /// started, it is made durable and goes on; when it has, its end is awaited. If this future is
     /// dropped, the command is still executed or refused as a whole.
     pub async fn execute(&self, command: NewCommand, wait: Duration) -> Result<Executed, Refusal> {
+        if self.shared.parts.stop.is_cancelled() {
+            return Err(Refusal::Stopping);
+        }
         if self.shared.parts.outbox.is_full() {
             return Err(Refusal::OutboxFull);
         }
@@ -330,7 +333,8 @@ impl Shared {
     /// out when it is executed: only then is it ended by it.
     async fn find_out(self: Arc<Self>, command: NewCommand, ticket: Ticket) {
         let mut delays = RetryPolicy::forever().start();
-        while delays.wait().await {
+        // When the process stops, others take over what it holds.
+        while delays.wait().await && !self.parts.stop.is_cancelled() {
             match self.parts.commit.accept(command.clone()).await {
                 Ok(acceptance) => {
                     return self.may_run(&command, ticket, acceptance.accepted_at);

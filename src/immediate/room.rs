@@ -33,6 +33,7 @@ pub(super) struct Room<T> {
     commands: usize,
     bytes: usize,
     running: usize,
+    closed: bool,
 }
 
 struct Stream<T> {
@@ -59,6 +60,7 @@ impl<T: Waits> Room<T> {
             commands: 0,
             bytes: 0,
             running: 0,
+            closed: false,
         }
     }
 
@@ -72,7 +74,7 @@ impl<T: Waits> Room<T> {
     pub(super) fn enter(&mut self, stream: &StreamId, command: Box<T>) -> Result<Ticket, Box<T>> {
         let bytes = command.bytes();
         let fits = self.commands < self.most && self.bytes + bytes <= self.most_bytes;
-        if !fits && self.commands > 0 {
+        if self.closed || (!fits && self.commands > 0) {
             return Err(command);
         }
         self.commands += 1;
@@ -124,6 +126,21 @@ impl<T: Waits> Room<T> {
         self.bytes -= command.bytes();
         self.look(stream);
         Some(command)
+    }
+
+    /// Nobody enters any more; gives back who waits and whom `leaves` says.
+    pub(super) fn close(&mut self, leaves: impl Fn(&T) -> bool) -> Vec<Box<T>> {
+        self.closed = true;
+        let mut all = Vec::new();
+        for (stream, place) in &self.streams {
+            for (ticket, command) in &place.waiting {
+                if leaves(command) {
+                    all.push((stream.clone(), *ticket));
+                }
+            }
+        }
+        all.sort_by_key(|(_, ticket)| *ticket);
+        all.iter().filter_map(|(stream, ticket)| self.remove(stream, *ticket)).collect()
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -322,6 +339,18 @@ mod tests {
         assert!(enter(&mut room, "a3", true).is_none(), "too large");
         let mut room = Room::new(0, 5);
         assert!(enter(&mut room, "a1", true).is_some(), "what is alone fits");
+    }
+
+    #[test]
+    fn a_closed_room_gives_back_who_waits() {
+        let mut room = Room::new(100, 1_000);
+        for name in ["b1", "a1", "b2"] {
+            enter(&mut room, name, name != "a1");
+        }
+        let left = room.close(|command| command.ready);
+        assert_eq!(left.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["b1", "b2"]);
+        assert!(enter(&mut room, "c1", true).is_none());
+        assert_eq!(room.load(), (1, 10, 0), "who is being accepted stays");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::{
     answer::End,
     processor::{Shared, Waiting},
-    room::{Back, Taken},
+    room::{Back, Taken, Waits as _},
 };
 use crate::{
     execute::{Arrival, ArrivalEnd, Enters},
@@ -29,6 +29,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(transactions));
     let stop = shared.parts.stop.clone();
     let _ = stop.run_until_cancelled(take_turns(&shared, &slots, most)).await;
+    // What is held stays so until others take it over; who waits is told.
+    let left = shared.room().close(|waiting| waiting.held.is_none() && waiting.is_ready());
+    for answer in left.into_iter().filter_map(|waiting| waiting.answer) {
+        let _ = answer.send(End::Refused(Refusal::Stopping));
+    }
     // Whoever holds all slots knows that nothing runs any more.
     let _ = slots.acquire_many(u32::try_from(transactions).unwrap_or(u32::MAX)).await;
 }
