@@ -16,7 +16,7 @@ use crate::{
     domain::Registry,
     message::{CommandId, Failure, GroupName, Offset, Partition, StreamId},
     signals::{Applied, Signals},
-    store::{CommandEntry, CommittedCommands, Fence, LoadedStream, Store, StoreError},
+    store::{CommandEntry, CommittedCommands, Entry, Fence, LoadedStream, Store, StoreError},
 };
 
 /// Entries of one partition, in order.
@@ -59,6 +59,13 @@ pub enum RunEnd {
     NotInLog,
     /// It could not be done, and trying the same again at once would not help.
     Failed(StoreError),
+    /// The group pauses in this process: its breaker is open. What is not among `rest` is finished.
+    Suspended {
+        /// The entries that are left, as they were.
+        rest: Vec<Entry>,
+        /// When to come again.
+        pause: Duration,
+    },
 }
 
 /// How a try of a batch ended that the store did not refuse.

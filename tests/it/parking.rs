@@ -3,6 +3,7 @@
 //! the conformance suite.
 
 mod moody;
+mod pausing;
 
 use std::{sync::Arc, time::Duration};
 

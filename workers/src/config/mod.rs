@@ -57,6 +57,8 @@ pub struct Config {
     pub retry: RetryConfig,
     /// When trying commands of a type is suspended.
     pub breaker: BreakerConfig,
+    /// When a projection pauses.
+    pub projection_breaker: BreakerConfig,
     /// The relay.
     pub relay: RelayConfig,
     /// Heartbeats.
