@@ -2,6 +2,7 @@
 //! brings the key back in order. Here on PostgreSQL and RabbitMQ; what a store must do for it is in
 //! the conformance suite.
 
+mod jobs;
 mod moody;
 mod pausing;
 
