@@ -295,6 +295,10 @@ pub enum Scenario {
     /// 100,000 dead letters (5,000 for each second of `--seconds`, if that is less): pages, filters,
     /// groups, and a retry of all.
     DeadLetters,
+    /// A tenth of the commands fails again and again, on streams of their own, against none that
+    /// fails: how many of the others are executed. Each on a database of its own, which is made for
+    /// it and dropped.
+    Retrying,
     /// Clients that wait for their commands, by server-sent events and then by long-polls, at an
     /// ingress in a process of its own: memory and CPU while nothing happens, and how soon they hear.
     Watchers,

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod figures;
+mod retrying;
 mod scenarios;
 mod site;
 mod watchers;
@@ -45,6 +46,9 @@ pub enum BenchError {
     /// A client that waits was not answered as it should be.
     #[error("a client that waits: {0}")]
     Waiting(String),
+    /// The database of a load's own is not sound afterwards.
+    #[error("the database is not sound after the load:\n{0}")]
+    Unsound(String),
     /// No role took the API's port.
     #[error("the API did not start")]
     NoIngress,
