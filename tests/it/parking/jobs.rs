@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adjutant::{
-    dead_letter::DeadLetterState,
+    dead_letter::{DeadLetterId, DeadLetterState},
     ingress::IngressSettings,
     message::MemberId,
     store::{
