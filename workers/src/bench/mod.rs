@@ -16,7 +16,7 @@ use crate::{
     config::{Config, ConfigError},
     database::Source,
     load::LoadError,
-    run::RunError,
+    run::{RunError, migrate},
     verify::{VerifyError, verify},
 };
 use figures::Figures;
@@ -61,6 +61,10 @@ pub async fn run(args: &BenchArgs, config: &Config) -> Result<bool, BenchError> 
         [] => Scenario::value_variants(),
         some => some,
     };
+    if config.database.migrate_at_start {
+        // It is audited, whether a scenario uses it or has databases of its own.
+        migrate(config).await?;
+    }
     let site = Site { args, config };
     let mut figures = Figures::default();
     for scenario in wanted {

@@ -1,7 +1,8 @@
 //! What retries cost those who need none: the same load twice, each time on a database of its own.
 //! A tenth of its commands are drills, on streams of their own. The first time they go well, the
 //! second time every attempt fails and is made again, as the schedule of the service says. The
-//! breaker is off: it would suspend them, and there would be nothing to measure.
+//! breaker is off: it would suspend them, and there would be nothing to measure. That each attempt
+//! fails is not logged, unless `--log-level` says so.
 
 use std::{
     str::FromStr as _,
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::{BenchError, figures::Figures, site::Site};
 use crate::{
-    config::{Config, RetryRule, Roles, SecretUrl, TypeRule},
+    config::{Config, Roles, SecretUrl},
     database::{self, Source},
     load::{Drills, Load, LoadError, Plan, Target, Until, WaitFor, Watch, Workload, open_accounts},
     run::{Running, start_roles},
@@ -99,8 +100,8 @@ async fn measure_on(site: &Site<'_>, fresh: &Fresh, fails: u32) -> Result<Half, 
         return Err(LoadError::Answer(words).into());
     }
     let half = look(&mut database, since, site.patience()).await?;
+    postpone(&mut database, &mut watch, site.patience()).await?;
     server.stop().await;
-    end_drills(&config, &mut database, &source, site).await?;
     let audit = verify(&source, None).await?;
     if audit.passed() { Ok(half) } else { Err(BenchError::Unsound(audit.to_text())) }
 }
@@ -165,38 +166,35 @@ async fn look(
     }
 }
 
-/// Drills that are still being retried die at their next attempt, which is now: nothing is left to
-/// do, nothing is left on the road, and the audit finds an outcome for every command.
-async fn end_drills(
-    config: &Config,
+/// Nothing is due any more for as long as it takes to stop and to look: nothing is left on the road,
+/// and the audit knows what every command waits for.
+async fn postpone(
     database: &mut PgConnection,
-    source: &Source,
-    site: &Site<'_>,
+    watch: &mut Watch,
+    patience: Duration,
 ) -> Result<(), BenchError> {
-    let never = TypeRule { delays_ms: Some(Vec::new()), ..TypeRule::default() };
-    let mut config = config.clone();
-    config.retry.default = RetryRule { immediate: 0, ..config.retry.default };
-    config.retry.types.insert("drill.run".to_owned(), never);
-    let server = start_roles(&config).await?;
-    database.execute("UPDATE adjutant.schedule SET due_at = clock_timestamp()").await?;
     let began = Instant::now();
     loop {
-        let due = "SELECT count(*) FROM adjutant.schedule";
-        let due: i64 = sqlx::query_scalar(due).fetch_one(&mut *database).await?;
-        if due == 0 {
-            break;
+        // An attempt that fails just now has another one soon.
+        let soon = sqlx::query(
+            "UPDATE adjutant.schedule SET due_at = clock_timestamp() + interval '1 day'
+              WHERE due_at < clock_timestamp() + interval '1 hour'",
+        );
+        let postponed = soon.execute(&mut *database).await?.rows_affected();
+        let marks = watch.look().await.map_err(LoadError::from)?;
+        let is_done = marks.executed >= marks.commands && marks.visible() >= marks.events;
+        if postponed == 0 && is_done {
+            return Ok(());
         }
-        if began.elapsed() > site.patience() {
-            let seconds = site.patience().as_secs();
-            return Err(
-                LoadError::Stuck { seconds, reached: format!("{due} retries are due") }.into()
-            );
+        if began.elapsed() > patience {
+            return Err(LoadError::Stuck {
+                seconds: patience.as_secs(),
+                reached: format!("{postponed} retries postponed, {marks:?}"),
+            }
+            .into());
         }
-        tokio::time::sleep(5 * PACE).await;
+        tokio::time::sleep(PACE).await;
     }
-    Watch::new(source, site.patience()).until(WaitFor::Visible, || true, |_| {}).await?;
-    server.stop().await;
-    Ok(())
 }
 
 /// A database of one load's own, on the server of the one that was given.
