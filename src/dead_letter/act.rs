@@ -40,6 +40,18 @@ pub(crate) async fn discard(
     complete(store, signals, Asked::Discard, ids.iter().copied().zip(acted), by).await
 }
 
+/// Asks for what a job has left out of parked keys that it has passed; answers in their order.
+pub(crate) async fn ask_again(
+    store: &dyn Store,
+    signals: &Signals,
+    asked: Asked,
+    ids: &[DeadLetterId],
+    by: &ActedBy,
+) -> Result<Vec<Acted>, StoreError> {
+    let keys = ids.iter().map(|id| (*id, Acted::ParkedKey));
+    complete(store, signals, asked, keys, by).await
+}
+
 /// Sends what is asked for of parked keys to their groups, and counts what was done.
 async fn complete(
     store: &dyn Store,
@@ -77,7 +89,8 @@ async fn complete(
 }
 
 /// The one place where what is asked for of a parked key goes to its group. In a job, a process that
-/// dies before this leaves the letter open, though the job has passed it: it can be asked for again.
+/// dies before this leaves the letter open, though the job has passed it: whoever takes the job up
+/// [asks again](ask_again).
 async fn ask_for_replay(
     store: &dyn Store,
     id: DeadLetterId,

@@ -108,8 +108,17 @@ async fn count_open(store: &dyn Store) {
 async fn work_on(store: Arc<dyn Store>, signals: Signals, mut job: DeadLetterJob, owner: MemberId) {
     tracing::info!(job = %job.id, action = job.asked.action.as_str(), total = job.total, done = job.done, "working on a job over dead letters");
     let mut pace = Pace::new(job.asked.rate);
+    // The last owner may have died, and a step may fail, behind the transaction that moves the job.
+    let mut in_doubt = job.cursor.is_some();
     loop {
-        match step(store.as_ref(), &signals, &job, owner, &mut pace).await {
+        let went = async {
+            if in_doubt {
+                make_good(store.as_ref(), &signals, &job, owner, &mut pace).await?;
+            }
+            in_doubt = false;
+            step(store.as_ref(), &signals, &job, owner, &mut pace).await
+        };
+        match went.await {
             Ok(true) => {}
             Ok(false) => return,
             Err(StoreError::Fenced(Fence::Job)) => {
@@ -123,6 +132,7 @@ async fn work_on(store: Arc<dyn Store>, signals: Signals, mut job: DeadLetterJob
                 | StoreError::Unknown(_)),
             ) => {
                 tracing::warn!(job = %job.id, %error, "a step of a job failed and is tried again");
+                in_doubt = true;
                 tokio::time::sleep(REST).await;
             }
             Err(error) => {
@@ -135,12 +145,22 @@ async fn work_on(store: Arc<dyn Store>, signals: Signals, mut job: DeadLetterJob
                 return;
             }
         }
+        match until_read(store.as_ref(), &job).await {
+            Some(now) if now.state == JobState::Running && now.owner == Some(owner) => job = now,
+            _ => return,
+        }
+    }
+}
+
+/// The job as it is now: with an old cursor it would count twice what is still open.
+async fn until_read(store: &dyn Store, job: &DeadLetterJob) -> Option<DeadLetterJob> {
+    loop {
         match store.job(job.id).await {
-            Ok(Some(now)) if now.state == JobState::Running && now.owner == Some(owner) => {
-                job = now;
+            Ok(found) => return found,
+            Err(error) => {
+                tracing::debug!(job = %job.id, %error, "a job could not be read; trying again");
+                tokio::time::sleep(REST).await;
             }
-            Ok(_) => return,
-            Err(error) => tracing::debug!(job = %job.id, %error, "a job could not be read"),
         }
     }
 }
@@ -166,11 +186,7 @@ async fn step(
         store.move_job(job.id, owner, &done).await?;
         return Ok(false);
     };
-    let by = ActedBy {
-        who: job.asked.who.clone(),
-        reason: job.asked.reason.clone(),
-        job: Some(JobStep { id: job.id, owner, cursor, canary: is_canary }),
-    };
+    let by = by(job, Some(JobStep { id: job.id, owner, cursor, canary: is_canary }));
     match job.asked.action {
         JobAction::Retry => {
             let request = |id| RetryRequest { id, payload: None };
@@ -183,6 +199,43 @@ async fn step(
     }
     pace.wait_after(letters.len()).await;
     Ok(true)
+}
+
+/// Asks for what the job has passed and counted, and perhaps not asked for: what is done about a
+/// parked key is asked for after the step's transaction. Such a letter is still open; one that was
+/// asked for is not, so that nothing is asked for twice.
+async fn make_good(
+    store: &dyn Store,
+    signals: &Signals,
+    job: &DeadLetterJob,
+    owner: MemberId,
+    pace: &mut Pace,
+) -> Result<(), StoreError> {
+    let Some(cursor) = job.cursor else { return Ok(()) };
+    if job.asked.filter.kind == Some(DeadLetterKind::Command) {
+        return Ok(());
+    }
+    let mut passed = job.clone();
+    passed.asked.filter.kind = Some(DeadLetterKind::ParkedKey);
+    (passed.cursor, passed.newest) = (None, cursor);
+    loop {
+        let letters = store.next_of_job(&passed, pace.batch() as i64).await?;
+        let Some(last) = letters.last().copied() else { return Ok(()) };
+        // It may be somebody else's by now, or cancelled.
+        store.move_job(job.id, owner, &JobMove::Alive).await?;
+        tracing::info!(job = %job.id, keys = letters.len(), "the job asks for what it may have left out");
+        let asked = match job.asked.action {
+            JobAction::Retry => act::Asked::Retry,
+            JobAction::Discard => act::Asked::Discard,
+        };
+        act::ask_again(store, signals, asked, &letters, &by(job, None)).await?;
+        pace.wait_after(letters.len()).await;
+        passed.cursor = Some(last);
+    }
+}
+
+fn by(job: &DeadLetterJob, step: Option<JobStep>) -> ActedBy {
+    ActedBy { who: job.asked.who.clone(), reason: job.asked.reason.clone(), job: step }
 }
 
 /// Keeps to a rate: what was late is not made up for.

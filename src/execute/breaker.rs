@@ -5,9 +5,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
+use xxhash_rust::xxh64::xxh64;
 
 /// When a breaker opens, and for how long.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerSettings {
     /// How many recent tries count.
     pub window: usize,
@@ -94,9 +95,18 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
-    /// Recent tries, oldest first: why they failed; `None` succeeded.
-    tries: VecDeque<Option<String>>,
+    /// Recent tries, oldest first.
+    tries: VecDeque<Try>,
     state: State,
+}
+
+/// What came of a try.
+#[derive(Clone, Debug)]
+struct Try {
+    /// What it was made for, as a hash; only the newest of one key counts. `None`: it counts.
+    key: Option<u64>,
+    /// Why it failed; `None`: it succeeded.
+    reason: Option<String>,
 }
 
 impl Breaker {
@@ -116,7 +126,7 @@ impl Breaker {
 
     /// Whether it has nothing to remember: closed, and no recent try failed.
     pub fn is_idle(&self) -> bool {
-        self.state == State::Closed && self.tries.iter().all(Option::is_none)
+        self.state == State::Closed && self.tries.iter().all(|it| it.reason.is_none())
     }
 
     /// Asks to try something.
@@ -134,10 +144,44 @@ impl Breaker {
         }
     }
 
+    /// How long nothing is tried from now on; zero: something may be.
+    pub fn rests(&self, now: Instant) -> Duration {
+        match self.state {
+            State::Open { until, .. } => until.saturating_duration_since(now),
+            State::Closed | State::HalfOpen { .. } => Duration::ZERO,
+        }
+    }
+
     /// A try succeeded (or was no failure of the kind that counts).
     pub fn succeeded(&mut self) {
+        self.went_well(None);
+    }
+
+    /// The same for a key of which only the newest try counts.
+    pub fn succeeded_for(&mut self, key: &str) {
+        self.went_well(Some(key));
+    }
+
+    /// A try failed for this reason.
+    pub fn failed(&mut self, fingerprint: &str, now: Instant) {
+        self.went_wrong(None, fingerprint, now);
+    }
+
+    /// The same for a key of which only the newest try counts: however often it is tried, it is one.
+    pub fn failed_for(&mut self, key: &str, fingerprint: &str, now: Instant) {
+        self.went_wrong(Some(key), fingerprint, now);
+    }
+
+    /// The probe told nothing: another one may follow at once.
+    pub fn probe_told_nothing(&mut self) {
+        if let State::HalfOpen { probe_until, .. } = &mut self.state {
+            *probe_until = None;
+        }
+    }
+
+    fn went_well(&mut self, key: Option<&str>) {
         match self.state {
-            State::Closed => self.remember(None),
+            State::Closed => self.remember(key, None),
             State::HalfOpen { .. } => {
                 self.state = State::Closed;
                 self.tries.clear();
@@ -147,11 +191,10 @@ impl Breaker {
         }
     }
 
-    /// A try failed for this reason.
-    pub fn failed(&mut self, fingerprint: &str, now: Instant) {
+    fn went_wrong(&mut self, key: Option<&str>, fingerprint: &str, now: Instant) {
         match self.state {
             State::Closed => {
-                self.remember(Some(fingerprint.to_owned()));
+                self.remember(key, Some(fingerprint.to_owned()));
                 if self.must_open(fingerprint) {
                     self.open(self.settings.open_for, now);
                 }
@@ -163,16 +206,20 @@ impl Breaker {
         }
     }
 
-    fn remember(&mut self, reason: Option<String>) {
+    fn remember(&mut self, key: Option<&str>, reason: Option<String>) {
+        let key = key.map(|key| xxh64(key.as_bytes(), 0));
+        if key.is_some() {
+            self.tries.retain(|other| other.key != key);
+        }
         while self.tries.len() >= self.settings.window.max(1) {
             self.tries.pop_front();
         }
-        self.tries.push_back(reason);
+        self.tries.push_back(Try { key, reason });
     }
 
     fn must_open(&self, fingerprint: &str) -> bool {
-        let same = |reason: &&Option<String>| reason.as_deref() == Some(fingerprint);
-        let failed = self.tries.iter().filter(|reason| reason.is_some()).count();
+        let same = |other: &&Try| other.reason.as_deref() == Some(fingerprint);
+        let failed = self.tries.iter().filter(|other| other.reason.is_some()).count();
         let share = failed as f64 / self.tries.len().max(1) as f64;
         self.tries.iter().filter(same).count() >= self.settings.min_calls.max(1)
             && share >= self.settings.threshold
@@ -252,6 +299,38 @@ mod tests {
         assert!(breaker.is_idle());
         fail(&mut breaker, 3, again);
         assert_eq!(breaker.state(), BreakerState::Closed, "what was before is forgotten");
+    }
+
+    #[tokio::test]
+    async fn of_a_key_only_the_newest_try_counts() {
+        let now = Instant::now();
+        let mut breaker = small();
+        for _ in 0..20 {
+            breaker.failed_for("bad", "same", now);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed, "one key is one failure");
+        // Each of these went well, and then not any more.
+        for key in ["a", "b", "c"] {
+            breaker.succeeded_for(key);
+        }
+        for key in ["a", "b"] {
+            breaker.failed_for(key, "same", now);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed, "three of four");
+        breaker.failed_for("c", "same", now);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert_eq!(breaker.rests(now), SECOND);
+        assert_eq!(breaker.rests(now + 2 * SECOND), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_told_nothing_is_followed_at_once() {
+        let start = Instant::now();
+        let mut breaker = small();
+        fail(&mut breaker, 4, start);
+        assert_eq!(breaker.ask(start + SECOND), Admission::Probe);
+        breaker.probe_told_nothing();
+        assert_eq!(breaker.ask(start + SECOND), Admission::Probe);
     }
 
     #[tokio::test]

@@ -16,7 +16,10 @@ use super::{
     breaker::{Admission, Breaker, BreakerSettings, BreakerState},
     schedule::PerType,
 };
-use crate::message::{CommandEnvelope, CommandId};
+use crate::{
+    message::{CommandEnvelope, CommandId},
+    observe::names,
+};
 
 /// Breakers by command type. Only types with recent failures have one.
 pub(super) struct Breakers {
@@ -94,7 +97,7 @@ impl Breakers {
                 (None, None) => continue,
                 (None, Some(_)) => types
                     .entry(command_type.clone())
-                    .or_insert_with(|| Breaker::new(self.settings.of(command_type).clone())),
+                    .or_insert_with(|| Breaker::new(*self.settings.of(command_type))),
             };
             let before = breaker.state();
             match reason {
@@ -127,7 +130,7 @@ fn tell(command_type: &str, before: BreakerState, breaker: &Breaker) {
             command_type,
             "most recent tries failed for one reason: its breaker is open"
         );
-        metrics::counter!("adjutant_breaker_opened_total", "type" => command_type.to_owned())
+        metrics::counter!(names::BREAKER_OPENED_TOTAL, "type" => command_type.to_owned())
             .increment(1);
     } else {
         tracing::info!(command_type, state = after.as_str(), "its breaker changed");
@@ -136,6 +139,6 @@ fn tell(command_type: &str, before: BreakerState, breaker: &Breaker) {
 }
 
 fn show(command_type: &str, breaker: &Breaker) {
-    metrics::gauge!("adjutant_breaker_state", "type" => command_type.to_owned())
+    metrics::gauge!(names::BREAKER_STATE, "type" => command_type.to_owned())
         .set(f64::from(breaker.state().code()));
 }

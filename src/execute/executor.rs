@@ -19,8 +19,8 @@ use crate::{
     observe::names,
     signals::{Applied, Signals},
     store::{
-        CommandCommit, CommandEntry, CommittedCommands, Entering, Fence, LoadedStream, NewOutcome,
-        Store, StoreError,
+        CommandCommit, CommandEntry, CommittedCommands, Entering, Entry, Fence, LoadedStream,
+        NewOutcome, Store, StoreError,
     },
 };
 
@@ -64,6 +64,13 @@ pub enum RunEnd {
     NotInLog,
     /// It could not be done, and trying the same again at once would not help.
     Failed(StoreError),
+    /// The group pauses in this process: its breaker is open. What is not among `rest` is finished.
+    Suspended {
+        /// The entries that are left, as they were.
+        rest: Vec<Entry>,
+        /// When to come again.
+        pause: Duration,
+    },
 }
 
 /// How a try of a batch ended that the store did not refuse.

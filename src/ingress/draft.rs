@@ -1,8 +1,11 @@
 //! The shape of a command as a caller writes it, before anything is checked but types.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::value::RawValue;
 
 use super::{Problem, ProblemCode};
@@ -30,7 +33,7 @@ pub(super) struct Draft<'a> {
     pub(super) not_after: Option<Timestamp>,
     #[serde(default, borrow)]
     pub(super) callback_url: Option<Cow<'a, str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "metadata")]
     pub(super) metadata: Option<Metadata>,
 }
 
@@ -58,6 +61,27 @@ pub(super) fn object(text: &str) -> Result<(), Problem> {
     }
     let _: IgnoredAny = serde_json::from_str(text).map_err(|error| json_problem(&error))?;
     Err(Problem::new(ProblemCode::InvalidField, "it must be a JSON object"))
+}
+
+/// The same for metadata: its names, not an array of values in their order.
+fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Metadata>, D::Error> {
+    struct Object;
+    impl<'de> Visitor<'de> for Object {
+        type Value = Option<Metadata>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("metadata as a JSON object")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+            Metadata::deserialize(MapAccessDeserializer::new(fields)).map(Some)
+        }
+    }
+    from.deserialize_any(Object)
 }
 
 /// UTF-8 first, so that a wrong byte is named as what it is.

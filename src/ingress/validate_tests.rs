@@ -93,10 +93,17 @@ fn unknown_fields_and_wrong_types_are_refused() {
         json!({ "not_before": 12 }),
         json!({ "metadata": { "user": "x" } }),
         json!({ "metadata": { "actor": 1 } }),
+        // Its fields in their order, without their names; and what is no object at all.
+        json!({ "metadata": ["c", "b", "a", null] }),
+        json!({ "metadata": [] }),
+        json!({ "metadata": "a" }),
     ] {
         let (status, code, _) = refused(with(&fields));
         assert_eq!((status, code), (400, "invalid_field"), "{fields}");
     }
+    let array = with(&json!({ "metadata": [] })).unwrap_err();
+    assert!(array.detail.contains("expected metadata as a JSON object"), "{}", array.detail);
+    assert!(with(&json!({ "metadata": null })).is_ok(), "as if it were not there");
     for json in [
         "[]",
         "null",

@@ -12,11 +12,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{
-    broker::Broker,
-    execute::{BreakerState, Executor},
-    store::Store,
-};
+use crate::{broker::Broker, store::Store, worker::ProcessBreakers};
 
 /// How long an answer is used again.
 const KEPT_FOR: Duration = Duration::from_secs(1);
@@ -58,15 +54,15 @@ impl HealthCheck for BrokerCheck {
     }
 }
 
-/// No command type is suspended. Shown once the executor is known.
+/// No command type is suspended, and no group pauses. Shown once the process has started.
 #[derive(Clone, Default)]
-pub struct BreakersCheck(Arc<OnceLock<Arc<Executor>>>);
+pub struct BreakersCheck(Arc<OnceLock<ProcessBreakers>>);
 
 impl BreakersCheck {
-    /// From now on the breakers of this executor are shown.
-    pub fn watch(&self, executor: Arc<Executor>) {
-        // There is one executor a process: a second one would be the same.
-        let _ = self.0.set(executor);
+    /// From now on these breakers are shown.
+    pub fn watch(&self, breakers: ProcessBreakers) {
+        // A process has one set of them: a second one would be the same.
+        let _ = self.0.set(breakers);
     }
 }
 
@@ -76,12 +72,9 @@ impl HealthCheck for BreakersCheck {
         "breakers"
     }
     async fn check(&self) -> Result<(), String> {
-        let breakers = self.0.get().map(|executor| executor.breakers()).unwrap_or_default();
-        let suspended: Vec<String> = breakers
-            .into_iter()
-            .filter(|(_, state)| *state != BreakerState::Closed)
-            .map(|(command_type, state)| format!("{command_type} is {}", state.as_str()))
-            .collect();
+        let open = self.0.get().map(ProcessBreakers::open).unwrap_or_default();
+        let suspended: Vec<String> =
+            open.iter().map(|(of, state)| format!("{of} is {}", state.as_str())).collect();
         if suspended.is_empty() { Ok(()) } else { Err(suspended.join(", ")) }
     }
 }

@@ -48,6 +48,11 @@ pub const DEAD_LETTERS_RETRIED_TOTAL: &str = "adjutant_dead_letters_retried_tota
 pub const DEAD_LETTERS_DISCARDED_TOTAL: &str = "adjutant_dead_letters_discarded_total";
 /// Keys that are parked, by group.
 pub const PARKED_KEYS: &str = "adjutant_parked_keys";
+/// How a breaker stands (0 closed, 1 half open, 2 open): that of a command type (`type`) or of a
+/// group (`group`).
+pub const BREAKER_STATE: &str = "adjutant_breaker_state";
+/// How often a breaker opened, of a command type (`type`) or of a group (`group`).
+pub const BREAKER_OPENED_TOTAL: &str = "adjutant_breaker_opened_total";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
 /// Connections of the HTTP API that were dropped because their clients took nothing for too long.
@@ -122,6 +127,11 @@ pub fn describe() {
     describe_gauge!(DEAD_LETTERS, "Dead letters, by kind and state; the same in every process");
     describe_counter!(DEAD_LETTERS_RETRIED_TOTAL, "Dead letters that were retried");
     describe_counter!(DEAD_LETTERS_DISCARDED_TOTAL, "Dead letters that were discarded");
+    describe_gauge!(
+        BREAKER_STATE,
+        "State of a command type's or a group's breaker: 0 closed, 1 half open, 2 open"
+    );
+    describe_counter!(BREAKER_OPENED_TOTAL, "Times that a type's or a group's breaker opened");
     describe_gauge!(PARKED_KEYS, "Keys that are parked, by group");
     describe_counter!(NOTIFICATIONS_TOTAL, "Changes of conditions, by what became of telling them");
     describe_gauge!(CONDITIONS_FIRING, "Subjects that have a condition now");

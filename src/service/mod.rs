@@ -47,7 +47,7 @@ use crate::{
     store::{HintParts, Role, Store, StoreError},
     worker::{
         EntryStats, GroupSettings, HeadWatch, Membership, MembershipParts, MembershipSettings,
-        ParkingSettings,
+        ParkingSettings, ProcessBreakers,
     },
 };
 
@@ -115,6 +115,7 @@ pub struct Process {
     signals: Signals,
     clock: StoreClock,
     executor: Arc<Executor>,
+    breakers: ProcessBreakers,
     membership: Membership,
     broker: Arc<dyn Broker>,
     stops: Stops,
@@ -179,7 +180,7 @@ impl Process {
             stops.workers.clone(),
         ));
         let heads = HeadWatch::start(store.clone(), stops.rest.clone());
-        let workers = workers::start(
+        let workers::Started { tasks: workers, breakers } = workers::start(
             &parts,
             &executor,
             &signals,
@@ -196,7 +197,19 @@ impl Process {
         tracing::info!(member = %id, roles = ?parts.roles, log_id = %store.identity().log_id,
             partitions = store.identity().partitions.get(), "started");
         let ends = [&stops.workers, &stops.relay, &stops.rest].map(|it| it.clone().drop_guard());
-        Ok(Self { id, signals, clock, executor, membership, broker, stops, workers, relay, ends })
+        Ok(Self {
+            id,
+            signals,
+            clock,
+            executor,
+            breakers,
+            membership,
+            broker,
+            stops,
+            workers,
+            relay,
+            ends,
+        })
     }
 
     /// This incarnation.
@@ -217,6 +230,11 @@ impl Process {
     /// The executor, for its cache's counters.
     pub fn executor(&self) -> &Arc<Executor> {
         &self.executor
+    }
+
+    /// What this process suspends.
+    pub fn breakers(&self) -> &ProcessBreakers {
+        &self.breakers
     }
 
     /// Hands over and stops: partitions first (the others take them at once), then the relay, whose

@@ -12,9 +12,15 @@ use crate::{
     store::{LogKind, Role},
     worker::{
         CommandHandler, EntryStats, GroupHandler, GroupParts, HeadWatch, Membership, OneSuspect,
-        ProjectionHandler, ReplayParts, run_group, run_replays,
+        ProcessBreakers, ProjectionHandler, ReplayParts, run_group, run_replays,
     },
 };
+
+/// What was started.
+pub(super) struct Started {
+    pub(super) tasks: Vec<AbortOnDropHandle<()>>,
+    pub(super) breakers: ProcessBreakers,
+}
 
 pub(super) fn start(
     parts: &ProcessParts,
@@ -24,8 +30,8 @@ pub(super) fn start(
     stats: &EntryStats,
     membership: &Membership,
     stop: &CancellationToken,
-) -> Vec<AbortOnDropHandle<()>> {
-    let mut tasks = Vec::new();
+) -> Started {
+    let (mut tasks, mut breakers) = (Vec::new(), Vec::new());
     let suspects = OneSuspect::default();
     let mut handlers: Vec<(GroupName, LogKind, Arc<dyn GroupHandler>)> = Vec::new();
     if parts.roles.contains(&Role::CommandWorker) {
@@ -46,6 +52,8 @@ pub(super) fn start(
             );
             let handler = Arc::new(handler.with_parking(parts.settings.parking));
             handlers.push((handler.group().clone(), LogKind::Events, handler.clone()));
+            stats.watch(handler.breaker().clone());
+            breakers.push(handler.breaker().clone());
             projections.push(handler);
         }
         let replays = run_replays(ReplayParts {
@@ -77,5 +85,5 @@ pub(super) fn start(
         AbortOnDropHandle::new(tokio::spawn(group))
     };
     tasks.extend(handlers.into_iter().map(run));
-    tasks
+    Started { tasks, breakers: ProcessBreakers::new(executor.clone(), breakers) }
 }

@@ -2,9 +2,11 @@
 //! (by the road, or from the log where the road has a hole) to the group's handler, which finishes
 //! them and moves the checkpoint.
 
+mod breakers;
 mod combine;
 mod command;
 mod group;
+mod group_breaker;
 mod heads;
 mod membership;
 mod partition_loop;
@@ -16,14 +18,16 @@ mod stats;
 mod suspects;
 mod taking;
 
+pub use breakers::{BreakerOf, ProcessBreakers};
 pub use combine::{GroupHandler, HandlerRun, Pace};
 pub use command::CommandHandler;
 pub use group::{GroupParts, GroupSettings, run_group};
+pub use group_breaker::GroupBreaker;
 pub use heads::HeadWatch;
 pub use membership::{
     Membership, MembershipParts, MembershipSettings, Ownership, able_members, owner,
 };
 pub use projection::{ParkingSettings, ProjectionHandler};
 pub use replays::{ReplayParts, run_replays};
-pub use stats::{EntrySource, EntryStats};
+pub use stats::{EntrySource, EntryStats, suspension};
 pub use suspects::OneSuspect;

@@ -155,13 +155,7 @@ impl PartitionLoop {
     /// until the road brings something again.
     async fn catch_up(&self, state: &mut State) -> Result<(), Interruption> {
         let head = self.heads.a_second_ago(self.log, self.source.partition);
-        let latest = self.heads.latest(self.log, self.source.partition);
-        let lag = (latest.0 + 1 - state.next.0).max(0);
-        metrics::gauge!(
-            "adjutant_group_lag_entries", "group" => self.source.group.to_string(),
-            "partition" => self.source.partition.to_string()
-        )
-        .set(lag as f64);
+        self.show_lag(state);
         let useful = std::mem::take(&mut state.log_was_ahead);
         if !state.road.is_open() || state.next <= head {
             state.following.get_or_insert_with(|| self.heads.follow());
@@ -172,6 +166,16 @@ impl PartitionLoop {
             self.apply_log(state, head).await?;
         }
         Ok(())
+    }
+
+    fn show_lag(&self, state: &State) {
+        let latest = self.heads.latest(self.log, self.source.partition);
+        let lag = (latest.0 + 1 - state.next.0).max(0);
+        metrics::gauge!(
+            "adjutant_group_lag_entries", "group" => self.source.group.to_string(),
+            "partition" => self.source.partition.to_string()
+        )
+        .set(lag as f64);
     }
 
     /// Applies the log from the next offset up to `to`.
@@ -295,16 +299,17 @@ impl PartitionLoop {
             // No run is longer than the window that the next owner would suspect.
             let most = if suspect { 1 } else { self.parts.settings.max_entries.max(1) };
             let rest = entries.split_off(most.min(entries.len()));
-            if suspect {
-                self.finish_suspect(state, entries, source).await?;
+            let mut left = if suspect {
+                self.finish_suspect(state, entries, source).await?
             } else {
                 let run = self.run_of(state, entries);
-                self.finish_run(state, run, source, None).await?;
-            }
+                self.finish_run(state, run, source, None).await?
+            };
             if state.suspicion.is_over(state.next) {
                 self.end_suspects().await;
             }
-            entries = rest;
+            left.extend(rest);
+            entries = left;
         }
         Ok(())
     }
@@ -313,21 +318,23 @@ impl PartitionLoop {
         HandlerRun::new(self.source.partition, Offset(state.next.0 - 1), entries)
     }
 
+    /// Answers what is left of the run, if the group pauses; it has waited by then.
     pub(super) async fn finish_run(
         &self,
         state: &mut State,
         run: HandlerRun,
         source: EntrySource,
         alone: Option<MutexGuard<'_, ()>>,
-    ) -> Result<(), Interruption> {
+    ) -> Result<Vec<Entry>, Interruption> {
         let count = run.entries.len();
         let started = Instant::now();
         let end = self.combiner.finish(run).await;
         // Another suspect may run while this loop waits after a failure.
         drop(alone);
-        match end {
+        let (left, pause) = match end {
             None => return Err(Interruption::Stopped),
-            Some(RunEnd::Done) => {}
+            Some(RunEnd::Done) => (Vec::new(), None),
+            Some(RunEnd::Suspended { rest, pause }) => (rest, Some(pause)),
             Some(RunEnd::Fenced) => return Err(Interruption::Moved),
             Some(RunEnd::NotInLog) => return Err(Interruption::NotInLog),
             Some(RunEnd::Failed(error)) => {
@@ -337,9 +344,24 @@ impl PartitionLoop {
                 // Part of the run may have been finished before the entry that failed.
                 return Err(Interruption::Moved);
             }
-        }
+        };
+        let finished = count - left.len().min(count);
         state.failures = self.parts.settings.failure_retry.start();
-        state.next = state.next.plus(count);
+        state.next = state.next.plus(finished);
+        self.count(source, finished, started);
+        if let Some(pause) = pause {
+            self.show_lag(state);
+            // What is in hand stays so, unacknowledged: to open the road again and again would use
+            // up the deliveries of its messages.
+            self.wait(pause).await?;
+        }
+        Ok(left)
+    }
+
+    fn count(&self, source: EntrySource, count: usize, started: Instant) {
+        if count == 0 {
+            return;
+        }
         self.counts.add(source, count as u64);
         let group = self.source.group.to_string();
         let source = match source {
@@ -351,7 +373,6 @@ impl PartitionLoop {
         metrics::histogram!("adjutant_group_run_seconds", "group" => group.clone())
             .record(started.elapsed().as_secs_f64());
         metrics::histogram!("adjutant_group_run_entries", "group" => group).record(count as f64);
-        Ok(())
     }
 
     fn report_failure(&self, error: &StoreError, delay: Duration) {

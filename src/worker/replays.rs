@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OneSuspect, Ownership, ProjectionHandler, projection::ReplayTerms};
 use crate::{
+    execute::BreakerState,
     latest,
     message::{GroupName, MemberId, Partition},
     observe::names,
@@ -108,7 +109,10 @@ impl Replays {
 
     fn owned(&mut self) -> Vec<(GroupName, Partition)> {
         let groups = self.parts.ownership.take().groups;
-        let ours = groups.into_iter().filter(|(group, _)| self.handlers.contains_key(group));
+        // A group that pauses has no use for replays: they would fail for the same reason.
+        let goes_on = |it: &Arc<ProjectionHandler>| it.breaker().state() == BreakerState::Closed;
+        let ours =
+            groups.into_iter().filter(|(group, _)| self.handlers.get(group).is_some_and(goes_on));
         ours.flat_map(|(group, partitions)| {
             partitions.into_iter().map(move |partition| (group.clone(), partition))
         })

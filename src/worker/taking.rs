@@ -87,13 +87,14 @@ impl PartitionLoop {
         }
     }
 
-    /// Runs a suspect entry alone in this process, its crash count committed before.
+    /// Runs a suspect entry alone in this process, its crash count committed before. Answers it, if
+    /// the group pauses instead.
     pub(super) async fn finish_suspect(
         &self,
         state: &mut State,
         entry: Vec<Entry>,
         source: EntrySource,
-    ) -> Result<(), Interruption> {
+    ) -> Result<Vec<Entry>, Interruption> {
         let group = &self.source.group;
         let alone = self.parts.suspects.alone().await;
         let crashes = self.count_suspect(state).await?;

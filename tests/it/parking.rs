@@ -2,7 +2,9 @@
 //! brings the key back in order. Here on PostgreSQL and RabbitMQ; what a store must do for it is in
 //! the conformance suite.
 
+mod jobs;
 mod moody;
+mod pausing;
 
 use std::{sync::Arc, time::Duration};
 

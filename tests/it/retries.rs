@@ -214,7 +214,7 @@ async fn an_open_breaker_burns_no_attempt_and_a_probe_closes_it() {
     let open = ("counter.flaky".to_owned(), BreakerState::Open);
     let opened = async || process.executor().breakers().contains(&open).then_some(());
     eventually("the breaker opens", opened).await;
-    let told = OpenBreakers { executor: process.executor().clone(), process: "here".into() };
+    let told = OpenBreakers { breakers: process.breakers().clone(), process: "here".into() };
     let subjects: Vec<_> =
         told.look().await.expect("look").into_iter().map(|seen| seen.subject).collect();
     assert_eq!(subjects, ["counter.flaky in here"]);

@@ -298,6 +298,10 @@ pub enum Scenario {
     /// 100,000 dead letters (5,000 for each second of `--seconds`, if that is less): pages, filters,
     /// groups, and a retry of all.
     DeadLetters,
+    /// A tenth of the commands fails again and again, on streams of their own, against none that
+    /// fails: how many of the others are executed. Each on a database of its own, which is made for
+    /// it and dropped.
+    Retrying,
     /// Clients that wait for their commands, by server-sent events and then by long-polls, at an
     /// ingress in a process of its own: memory and CPU while nothing happens, and how soon they hear.
     Watchers,
@@ -394,8 +398,17 @@ impl ConfigArgs {
     /// The configuration of a command that talks to a person: only warnings are logged, and ports
     /// are taken where there are some, unless somebody says otherwise.
     pub(crate) fn load_quietly(&self) -> Result<Config, ConfigError> {
+        self.load_talking("warn")
+    }
+
+    /// The same for a command that makes commands fail by the thousand: that each fails is no news.
+    pub(crate) fn load_for_bench(&self) -> Result<Config, ConfigError> {
+        self.load_talking("warn,adjutant::execute::failing=off")
+    }
+
+    fn load_talking(&self, level: &str) -> Result<Config, ConfigError> {
         let mut base = Settings::default();
-        base.set("log.level", Some("warn"))
+        base.set("log.level", Some(level))
             .set("server.listen", Some("127.0.0.1:0"))
             .set("admin.listen", Some("127.0.0.1:0"));
         config::load(&base, self.config.as_deref(), std::env::vars(), &self.flags()?)

@@ -126,7 +126,7 @@ async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn benchmark(args: BenchArgs) -> Result<ExitCode, Failure> {
-    let config = begin(args.config.load_quietly())?;
+    let config = begin(args.config.load_for_bench())?;
     let is_sound = bench::run(&args, &config).await?;
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -108,6 +108,7 @@ fn process(config: &Config) -> ProcessSettings {
                 ..defaults.parking.retry
             },
             replay_batch: config.worker.replay_batch.max(1),
+            breaker: config.projection_breaker.settings(),
             ..defaults.parking
         },
         membership: MembershipSettings {

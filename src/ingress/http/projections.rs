@@ -1,5 +1,7 @@
 //! For operators: how far each projection is, and what is parked in it.
 
+use std::time::Duration;
+
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,8 +14,9 @@ use super::{
 use crate::{
     dead_letter::DeadLetterId,
     ingress::Problem,
-    message::{GroupName, Offset, Partition, Position, Timestamp},
-    store::{EventProgress, Generation, ParkedKey},
+    message::{GroupName, MemberId, Offset, Partition, Position, Timestamp},
+    store::{EventProgress, Generation, Member, ParkedKey},
+    worker::suspension,
 };
 
 /// How many parked keys of a projection are named.
@@ -27,10 +30,25 @@ pub(super) struct ProjectionResource {
     /// Which build of the view is served.
     #[schema(value_type = i32)]
     version: Generation,
-    /// `running`.
+    /// `running`; `suspended`: a process at least pauses it, because the events of most keys fail
+    /// there for one reason.
     state: &'static str,
+    /// Which processes pause it.
+    suspended_in: Vec<Suspension>,
     partitions: Vec<Progress>,
     parked: Parked,
+}
+
+/// A process that pauses a projection.
+#[derive(Serialize, ToSchema)]
+struct Suspension {
+    /// Its incarnation.
+    #[schema(value_type = uuid::Uuid)]
+    member: MemberId,
+    /// Host name and process id.
+    process: String,
+    /// `open`: nothing is applied; `half_open`: a probe is.
+    breaker: String,
 }
 
 /// How far a group is in one partition.
@@ -90,6 +108,8 @@ pub(super) async fn projections(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let counts = app.store.parked_counts().await.map_err(store_problem)?;
+    let ttl = Duration::from_millis(app.settings.member_ttl_ms);
+    let members = app.store.live_members(ttl).await.map_err(store_problem)?;
     let mut items = Vec::new();
     for projection in app.registry.projections() {
         let name = projection.name();
@@ -102,16 +122,26 @@ pub(super) async fn projections(
             Vec::new()
         };
         let (now, partitions) = progress;
+        let suspended_in = suspensions(&members, &group);
         let partitions = app.partitions.all().zip(&partitions);
         items.push(ProjectionResource {
             name,
             version: Generation::FIRST,
-            state: "running",
+            state: if suspended_in.is_empty() { "running" } else { "suspended" },
+            suspended_in,
             partitions: partitions.map(|(partition, it)| progress_in(partition, it, now)).collect(),
             parked: Parked { count, keys: keys.into_iter().map(resource).collect() },
         });
     }
     Ok(respond::json(StatusCode::OK, &List { items, next: None }))
+}
+
+fn suspensions(members: &[Member], group: &GroupName) -> Vec<Suspension> {
+    let suspended = members.iter().filter_map(|member| {
+        let breaker = suspension(&member.stats, group)?.to_owned();
+        Some(Suspension { member: member.id, process: member.name.clone(), breaker })
+    });
+    suspended.collect()
 }
 
 fn progress_in(partition: Partition, progress: &EventProgress, now: Timestamp) -> Progress {

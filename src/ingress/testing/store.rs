@@ -41,6 +41,8 @@ pub(crate) struct Inside {
     pub(crate) views: BTreeMap<(String, String), ViewRecord>,
     pub(crate) events: Vec<(StreamId, StoredStreamEvent)>,
     pub(crate) parked: Vec<ParkedKey>,
+    /// What the only member says of itself.
+    pub(crate) member_stats: serde_json::Value,
     /// What commands that failed and are tried again have come to.
     pub(crate) failed_attempts: HashMap<CommandId, i32>,
     /// How many commands each call of `statuses` and of `commands_with_ids` was about.
@@ -389,7 +391,7 @@ impl Members for MemoryStore {
             draining: false,
             started_at: Timestamp::UNIX_EPOCH,
             heartbeat_at: Timestamp::UNIX_EPOCH,
-            stats: serde_json::json!({}),
+            stats: self.inside().member_stats.clone(),
         }])
     }
     async fn notify_members(&self) -> Result<(), StoreError> {

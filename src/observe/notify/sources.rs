@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::{ConditionSource, NotifySettings, Seen};
 use crate::{
-    execute::{BreakerState, Executor},
     message::GroupName,
     store::{LogKind, Store},
+    worker::{BreakerOf, ProcessBreakers},
 };
 
 /// How long a member that vanished is told of; its partitions are long taken over by then.
@@ -39,8 +39,8 @@ pub fn of_the_store(
 
 /// The breakers of this process that let nothing through.
 pub struct OpenBreakers {
-    /// Whose breakers.
-    pub executor: Arc<Executor>,
+    /// Those of its command types and of its groups.
+    pub breakers: ProcessBreakers,
     /// How the process is called: another one's breakers may be closed.
     pub process: String,
 }
@@ -52,17 +52,26 @@ impl ConditionSource for OpenBreakers {
     }
 
     async fn look(&self) -> Result<Vec<Seen>, String> {
-        let breakers = self.executor.breakers();
-        let open = breakers.into_iter().filter(|(_, state)| *state != BreakerState::Closed);
-        let seen = open.map(|(command_type, state)| Seen {
-            summary: format!(
-                "commands of type {command_type} fail for one reason and are suspended in {}",
-                self.process
-            ),
-            detail: json!({
-                "type": command_type, "process": self.process, "state": state.as_str()
-            }),
-            subject: format!("{command_type} in {}", self.process),
+        let process = &self.process;
+        let seen = self.breakers.open().into_iter().map(|(of, state)| Seen {
+            subject: format!("{of} in {process}"),
+            summary: match &of {
+                BreakerOf::Type(name) => format!(
+                    "commands of type {name} fail for one reason and are suspended in {process}"
+                ),
+                BreakerOf::Group(group) => format!(
+                    "the events of most keys fail for one reason, and group {group} pauses in \
+                     {process}"
+                ),
+            },
+            detail: match &of {
+                BreakerOf::Type(name) => {
+                    json!({ "type": name, "process": process, "state": state.as_str() })
+                }
+                BreakerOf::Group(group) => {
+                    json!({ "group": group, "process": process, "state": state.as_str() })
+                }
+            },
         });
         Ok(seen.collect())
     }

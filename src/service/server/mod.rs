@@ -196,7 +196,7 @@ impl Server {
             settings: settings.process.clone(),
         })
         .await?;
-        breakers.watch(process.executor().clone());
+        breakers.watch(process.breakers().clone());
         gauges::start(&process, readings, groups_of(&service), rest.clone());
         let notification = match start_notification(&settings, &service, &store, &process, &rest) {
             Ok(tasks) => tasks,
@@ -334,9 +334,9 @@ fn start_notification(
         let silent = 2 * settings.process.membership.ttl;
         sources = notify::of_the_store(store, &groups_of(service), silent, &settings.notify);
     }
-    if has(&[Role::CommandWorker]) {
+    if has(&[Role::CommandWorker, Role::ProjectionWorker]) {
         sources.push(Arc::new(notify::OpenBreakers {
-            executor: process.executor().clone(),
+            breakers: process.breakers().clone(),
             process: process_name(),
         }));
     }

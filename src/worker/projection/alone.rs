@@ -1,6 +1,9 @@
 //! One partition that failed together with others, or alone: the batch is split until the event that
 //! is in the way stands alone. That one is tried again a few times, then its key is parked and the
-//! rest goes on. Its neighbours notice nothing.
+//! rest goes on. Its neighbours notice nothing. What is in the way of every key parks none: the group
+//! pauses.
+
+use std::time::Duration;
 
 use super::{
     HandlerRun, ProjectionHandler,
@@ -27,7 +30,14 @@ impl ProjectionHandler {
                     });
                     Ok(false)
                 }
-                Err(trouble) => self.set_aside(&run, trouble).await.map(|()| true),
+                Err(trouble) => match self.set_aside(&run, &behind, trouble).await {
+                    Ok(SetAside::Passed) => Ok(true),
+                    Ok(SetAside::Suspended(pause)) => {
+                        run.entries.extend(behind);
+                        return RunEnd::Suspended { rest: run.entries, pause };
+                    }
+                    Err(error) => Err(error),
+                },
             };
             match ended {
                 Ok(true) => {
@@ -61,17 +71,31 @@ impl ProjectionHandler {
         }
     }
 
-    /// Applies an event that stands alone after all, or parks its key and passes it.
-    async fn set_aside(&self, run: &HandlerRun, trouble: Trouble) -> Result<(), StoreError> {
+    /// Applies an event that stands alone after all, or parks its key and passes it; unless most
+    /// keys are in its place. `behind` is what follows it.
+    async fn set_aside(
+        &self,
+        run: &HandlerRun,
+        behind: &[Entry],
+        trouble: Trouble,
+    ) -> Result<SetAside, StoreError> {
         let alone = std::slice::from_ref(run);
         let mut trouble = trouble;
+        if self.breaker.is_probing()
+            && let Some(pause) = self.probe_fails(run, behind, &trouble).await?
+        {
+            return Ok(SetAside::Suspended(pause));
+        }
         let mut tries = Tries::new(self);
         while tries.again(self, &trouble).await? {
             match self.apply(alone, None).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(SetAside::Passed),
                 Err(Trouble::Store(error)) => return Err(error),
                 Err(again) => trouble = again,
             }
+        }
+        if let Some(pause) = self.count_failure(run, &trouble) {
+            return Ok(SetAside::Suspended(pause));
         }
         let mut verdict = Verdict::after(tries.made);
         loop {
@@ -81,12 +105,20 @@ impl ProjectionHandler {
                 return Err(StoreError::Internal(text));
             }
             match self.apply(alone, Some(&verdict)).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(SetAside::Passed),
                 // Another of its documents cannot take it, either.
                 Err(other) => trouble = other,
             }
         }
     }
+}
+
+/// What became of an event that stood alone.
+enum SetAside {
+    /// It is applied after all, or its key is parked.
+    Passed,
+    /// Nothing: the group pauses, at this event.
+    Suspended(Duration),
 }
 
 fn end_of(error: StoreError) -> RunEnd {

@@ -313,6 +313,23 @@ pub(super) struct Touched {
     only: Option<String>,
 }
 
+impl Touched {
+    /// The streams of the events that were applied to some document: not those that only wait.
+    pub(super) fn streams_without(
+        &self,
+        waiting: &[ParkedReference],
+    ) -> impl Iterator<Item = &StreamId> {
+        let waiting: HashSet<(&str, Position)> =
+            waiting.iter().map(|it| (it.key.as_str(), it.position)).collect();
+        let applied = self.folds.iter().filter(move |fold| {
+            let keys = fold.documents.iter().filter_map(|place| self.keys.get(*place));
+            keys.into_iter().any(|key| !waiting.contains(&(key.as_str(), fold.event.position)))
+        });
+        let streams: BTreeSet<&StreamId> = applied.map(|fold| &fold.event.stream).collect();
+        streams.into_iter()
+    }
+}
+
 struct EventFold {
     event: EventRecord,
     /// Places in [`Touched::keys`].

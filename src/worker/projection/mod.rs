@@ -6,12 +6,15 @@
 //! folded and written inside the transaction.
 //!
 //! An event that cannot be applied parks its key in the transaction in which the checkpoint passes
-//! it (`docs/adr/0004-parking.md`); `alone` finds the event, `replay` brings the key back.
+//! it (`docs/adr/0004-parking.md`); `alone` finds the event, `replay` brings the key back. If no key
+//! can go on, and for one reason, none is parked: the group pauses, and `probe` finds out when it
+//! may go on.
 
 mod alone;
 mod fold;
 mod memory;
 mod parked;
+mod probe;
 mod replay;
 mod trouble;
 
@@ -21,15 +24,15 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{GroupHandler, HandlerRun};
+use super::{GroupBreaker, GroupHandler, HandlerRun};
 use crate::{
     domain::{ProjectionType, Registry, Scope},
-    execute::{Retries, RetryPolicy, RunEnd},
+    execute::{BreakerSettings, Retries, RetryPolicy, RunEnd},
     message::{GroupName, Partition},
     signals::{Applied, Signals},
     store::{
-        CheckpointMove, DocumentRow, Fence, FoldRequest, Folded, KeyScope, NewParkedKey, Store,
-        StoreError, ViewCommit,
+        CheckpointMove, DocumentRow, Fence, FoldRequest, Folded, KeyScope, NewParkedKey,
+        ParkedReference, Store, StoreError, ViewCommit,
     },
 };
 use fold::{Folder, Terms, Touched};
@@ -46,6 +49,7 @@ pub struct ProjectionHandler {
     memory: Memory,
     parked: ParkedStreams,
     parking: ParkingSettings,
+    breaker: Arc<GroupBreaker>,
     stop: CancellationToken,
 }
 
@@ -63,6 +67,9 @@ pub struct ParkingSettings {
     pub poll: std::time::Duration,
     /// How many events one transaction of a replay may carry.
     pub replay_batch: usize,
+    /// When the group pauses instead of parking one key after the other. A try is a key, however
+    /// often its event is tried.
+    pub breaker: BreakerSettings,
 }
 
 impl Default for ParkingSettings {
@@ -73,6 +80,7 @@ impl Default for ParkingSettings {
             remembered: 10_000,
             poll: std::time::Duration::from_secs(1),
             replay_batch: 256,
+            breaker: BreakerSettings::default(),
         }
     }
 }
@@ -96,6 +104,7 @@ impl ProjectionHandler {
         let group = GroupName::projection(projection.name());
         let parking = ParkingSettings::default();
         Self {
+            breaker: Arc::new(GroupBreaker::new(group.clone(), parking.breaker)),
             folder: Folder { registry, projection, group },
             store,
             signals,
@@ -109,12 +118,37 @@ impl ProjectionHandler {
     /// The same with other settings for parking.
     #[must_use]
     pub fn with_parking(self, parking: ParkingSettings) -> Self {
-        Self { parked: ParkedStreams::remembering(parking.remembered), parking, ..self }
+        let breaker = GroupBreaker::new(self.group().clone(), parking.breaker);
+        let parked = ParkedStreams::remembering(parking.remembered);
+        Self { parked, parking, breaker: Arc::new(breaker), ..self }
     }
 
     /// The group it works for.
     pub fn group(&self) -> &GroupName {
         &self.folder.group
+    }
+
+    /// Whether the group pauses.
+    pub fn breaker(&self) -> &Arc<GroupBreaker> {
+        &self.breaker
+    }
+
+    /// All runs in one transaction; if that cannot be, each alone.
+    async fn apply_all(&self, runs: Vec<HandlerRun>) -> Vec<RunEnd> {
+        match self.apply(&runs, None).await {
+            Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
+            Err(trouble) => {
+                tracing::debug!(group = %self.folder.group, ?trouble, "batch failed; trying each partition alone");
+                let mut ends = Vec::with_capacity(runs.len());
+                for run in runs {
+                    ends.push(match self.breaker.pause() {
+                        None => self.apply_alone(run).await,
+                        Some(pause) => RunEnd::Suspended { rest: run.entries, pause },
+                    });
+                }
+                ends
+            }
+        }
     }
 
     /// All runs in one transaction, tried until it took place or cannot. A verdict says what is
@@ -123,7 +157,7 @@ impl ProjectionHandler {
         let started = Instant::now();
         let mut patience = Patience::new(&self.stop);
         let mut looks = 0;
-        let touched = loop {
+        let (touched, waiting) = loop {
             let (store, group) = (self.store.as_ref(), &self.folder.group);
             let parked = match self.parked.among(store, group, runs).await {
                 Ok(parked) => parked,
@@ -139,7 +173,7 @@ impl ProjectionHandler {
                 Scope::Shared => self.apply_shared(runs, &touched).await,
             };
             match result {
-                Ok(()) => break touched,
+                Ok(waiting) => break (touched, waiting),
                 // A stream that was parked is so no longer. The checkpoint's compare-and-set still
                 // says whether this is the owner: it only has to look again.
                 Err(Trouble::Store(StoreError::Fenced(Fence::Parked))) if looks < MOST_LOOKS => {
@@ -160,6 +194,10 @@ impl ProjectionHandler {
             }
         };
         self.tell_applied(runs, &touched, started);
+        // What is parked with it would count as a success, too.
+        if !self.breaker.is_calm() && verdict.is_none() {
+            self.breaker.applied(touched.streams_without(&waiting));
+        }
         Ok(())
     }
 
@@ -172,7 +210,12 @@ impl ProjectionHandler {
         self.signals.checkpoints_moved(self.moved(runs));
     }
 
-    async fn apply_streams(&self, runs: &[HandlerRun], touched: &Touched) -> Result<(), Trouble> {
+    /// Answers the events that wait for their documents.
+    async fn apply_streams(
+        &self,
+        runs: &[HandlerRun],
+        touched: &Touched,
+    ) -> Result<Vec<ParkedReference>, Trouble> {
         let recall = |(key, partition): (&String, &Partition)| {
             let known = self.parked.are_known(*partition);
             known.then(|| self.memory.recall(key, *partition)).flatten()
@@ -205,20 +248,26 @@ impl ProjectionHandler {
         for document in folded.documents {
             self.memory.remember(document);
         }
-        Ok(())
+        Ok(folded.references)
     }
 
-    async fn apply_shared(&self, runs: &[HandlerRun], touched: &Touched) -> Result<(), Trouble> {
+    /// Answers the events that wait for their documents.
+    async fn apply_shared(
+        &self,
+        runs: &[HandlerRun],
+        touched: &Touched,
+    ) -> Result<Vec<ParkedReference>, Trouble> {
         let request = FoldRequest {
             view: self.folder.projection.name().to_owned(),
             keys: touched.keys.clone(),
             checkpoints: self.checkpoint_moves(runs),
             passed: touched.passed.clone(),
         };
-        let (mut failed, mut parked) = (None, Vec::new());
+        let (mut failed, mut parked, mut waiting) = (None, Vec::new(), Vec::new());
         let fold = |rows: Vec<DocumentRow>| {
             let folded = self.fold_locked(touched, &rows, &mut failed)?;
             parked.clone_from(&folded.parked);
+            waiting.clone_from(&folded.references);
             Ok(folded)
         };
         let result = self.store.fold_shared(request, Box::new(fold)).await;
@@ -227,7 +276,7 @@ impl ProjectionHandler {
         }
         result?;
         self.tell_parked(&parked);
-        Ok(())
+        Ok(waiting)
     }
 
     /// Folds inside of a transaction of the store; what is wrong with the events goes around it.
@@ -333,16 +382,10 @@ impl GroupHandler for ProjectionHandler {
         {
             return vec![self.give_up(run, crashes).await];
         }
-        match self.apply(&runs, None).await {
-            Ok(()) => runs.iter().map(|_| RunEnd::Done).collect(),
-            Err(trouble) => {
-                tracing::debug!(group = %self.folder.group, ?trouble, "batch failed; trying each partition alone");
-                let mut ends = Vec::with_capacity(runs.len());
-                for run in runs {
-                    ends.push(self.apply_alone(run).await);
-                }
-                ends
-            }
+        if self.breaker.is_calm() {
+            self.apply_all(runs).await
+        } else {
+            self.let_through(runs).await
         }
     }
 

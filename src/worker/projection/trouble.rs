@@ -92,6 +92,15 @@ impl Trouble {
         }
     }
 
+    /// What is wrong with the events, if it is not the store.
+    pub(super) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Event(bad) => Some(&bad.fault),
+            Self::Value(fault) => Some(fault),
+            Self::Store(_) => None,
+        }
+    }
+
     /// What an event is to be parked for, once it stands alone; or the store's error.
     pub(super) fn into_fault(self) -> Result<Fault, StoreError> {
         match self {

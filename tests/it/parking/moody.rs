@@ -1,8 +1,11 @@
 //! Projections that fail at certain events when they are told to: what a bug is, and its fix.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use adjutant::prelude::*;
@@ -29,7 +32,11 @@ pub enum Harm {
 #[derive(Clone, Default)]
 pub struct Moods {
     harms: Arc<Mutex<BTreeMap<&'static str, Harm>>>,
+    /// If set: the only streams whose events fail.
+    only: Arc<Mutex<Option<BTreeSet<String>>>>,
     tries: Arc<Mutex<HashMap<String, u32>>>,
+    /// How often something failed.
+    failures: Arc<AtomicU32>,
 }
 
 impl Moods {
@@ -41,8 +48,21 @@ impl Moods {
         self.harms.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// From now on only events of these streams fail.
+    pub fn only(&self, streams: impl IntoIterator<Item = String>) {
+        *self.only.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(streams.into_iter().collect());
+    }
+
+    /// How often something failed.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     fn of(&self, view: &str, event: &EventRecord) -> Harm {
-        if amount(event) != POISON {
+        let only = self.only.lock().unwrap_or_else(PoisonError::into_inner);
+        let spared = only.as_ref().is_some_and(|only| !only.contains(event.stream.as_str()));
+        if amount(event) != POISON || spared {
             return Harm::None;
         }
         let harms = self.harms.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,6 +71,9 @@ impl Moods {
 
     fn harm(&self, view: &str, key: &str, event: &EventRecord) -> Result<Harm, ProjectionError> {
         let harm = self.of(view, event);
+        if harm != Harm::None {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
         match harm {
             Harm::Fails => Err(ProjectionError::new("told to")),
             Harm::Fatal => Err(ProjectionError::fatal("told to")),

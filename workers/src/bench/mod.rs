@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod figures;
+mod retrying;
 mod scenarios;
 mod site;
 mod watchers;
@@ -15,7 +16,7 @@ use crate::{
     config::{Config, ConfigError},
     database::Source,
     load::LoadError,
-    run::RunError,
+    run::{RunError, migrate},
     verify::{VerifyError, verify},
 };
 use figures::Figures;
@@ -45,6 +46,9 @@ pub enum BenchError {
     /// A client that waits was not answered as it should be.
     #[error("a client that waits: {0}")]
     Waiting(String),
+    /// The database of a load's own is not sound afterwards.
+    #[error("the database is not sound after the load:\n{0}")]
+    Unsound(String),
     /// No role took the API's port.
     #[error("the API did not start")]
     NoIngress,
@@ -57,6 +61,10 @@ pub async fn run(args: &BenchArgs, config: &Config) -> Result<bool, BenchError> 
         [] => Scenario::value_variants(),
         some => some,
     };
+    if config.database.migrate_at_start {
+        // It is audited, whether a scenario uses it or has databases of its own.
+        migrate(config).await?;
+    }
     let site = Site { args, config };
     let mut figures = Figures::default();
     for scenario in wanted {

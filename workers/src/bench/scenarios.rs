@@ -6,6 +6,7 @@ use sqlx::Executor;
 use super::{
     BenchError, dead_letters,
     figures::Figures,
+    retrying,
     site::{Shape, Site},
     watchers,
 };
@@ -30,6 +31,7 @@ pub(super) async fn measure(
         Scenario::TwoWorkers => two_workers(site, figures).await,
         Scenario::PinnedSnapshot => pinned_snapshot(site, figures).await,
         Scenario::DeadLetters => dead_letters::measure(site, figures).await,
+        Scenario::Retrying => retrying::measure(site, figures).await,
         Scenario::Watchers => watchers::measure(site, figures).await,
     }
 }

@@ -182,7 +182,8 @@ impl Config {
             errors.push("membership.ttl_ms must be at least twice membership.heartbeat_ms".into());
         }
         errors.extend(self.retry.errors());
-        errors.extend(self.breaker.errors());
+        errors.extend(self.breaker.errors("breaker"));
+        errors.extend(self.projection_breaker.errors("projection_breaker"));
         if !is_prefix(&self.broker.prefix) {
             errors.push("broker.prefix must be 1 to 64 of [a-z0-9._-]".into());
         }

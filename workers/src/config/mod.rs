@@ -59,6 +59,8 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// The immediate lane.
     pub immediate: ImmediateConfig,
+    /// When a projection pauses.
+    pub projection_breaker: BreakerConfig,
     /// The relay.
     pub relay: RelayConfig,
     /// Heartbeats.

@@ -1,4 +1,4 @@
-//! The sections `retry` and `breaker`.
+//! The sections `retry`, `breaker` and `projection_breaker`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -48,15 +48,15 @@ pub struct TypeRule {
     pub time_limit_ms: Option<u64>,
 }
 
-/// When trying commands of a type is suspended.
+/// When trying commands of a type is suspended, or a projection pauses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BreakerConfig {
-    /// How many recent tries of a type count.
+    /// How many recent tries of a type, or keys of a projection, count.
     pub window: usize,
     /// At least so many of them failed for the same reason.
     pub min_calls: usize,
-    /// The share of tries that failed from which on it opens.
+    /// The share of them that failed from which on it opens.
     pub threshold: f64,
     /// How long it stays open at first, in milliseconds.
     pub open_ms: u64,
@@ -146,22 +146,21 @@ impl BreakerConfig {
     }
 
     /// What is wrong although every value has the right type.
-    pub(super) fn errors(&self) -> Vec<String> {
+    pub(super) fn errors(&self, name: &str) -> Vec<String> {
         let mut errors = Vec::new();
         if !(1..=1_000).contains(&self.window) {
-            errors.push("breaker.window must be 1 to 1000".to_owned());
+            errors.push(format!("{name}.window must be 1 to 1000"));
         }
         if !(1..=self.window.max(1)).contains(&self.min_calls) {
-            errors.push("breaker.min_calls must be 1 to breaker.window".to_owned());
+            errors.push(format!("{name}.min_calls must be 1 to {name}.window"));
         }
         if !(0.0..=2.0).contains(&self.threshold) {
-            errors.push("breaker.threshold must be 0 to 1, or 2: never".to_owned());
+            errors.push(format!("{name}.threshold must be 0 to 1, or 2: never"));
         }
         if self.open_ms == 0 || self.open_at_most_ms < self.open_ms {
-            errors.push(
-                "breaker.open_ms must be at least 1, and breaker.open_at_most_ms no less"
-                    .to_owned(),
-            );
+            errors.push(format!(
+                "{name}.open_ms must be at least 1, and {name}.open_at_most_ms no less"
+            ));
         }
         errors
     }

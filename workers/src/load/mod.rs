@@ -28,7 +28,7 @@ pub use send::{Load, Plan, Sent, Until};
 pub use setup::{accept_all, open_accounts};
 pub use sources::{Entries, Sources};
 pub use watermarks::{Reached, Watch, Watermarks};
-pub use workload::{Kind, Planned, Workload};
+pub use workload::{Drills, Kind, Planned, Workload};
 
 /// Why a load cannot be driven or measured.
 #[derive(Debug, thiserror::Error)]

@@ -26,6 +26,17 @@ pub enum Kind {
     Withdrawal,
     /// The account refuses it.
     MustBeRejected,
+    /// A drill: its first attempts fail, as [`Drills`] say.
+    Drill,
+}
+
+/// Commands to drills (`bank.fault_injection`) among those to accounts, on streams of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drills {
+    /// How many in a thousand commands.
+    pub in_a_thousand: u32,
+    /// How many attempts of each fail.
+    pub fails: u32,
 }
 
 /// A command to be sent.
@@ -46,6 +57,7 @@ pub struct Planned {
 pub struct Workload {
     seed: u64,
     accounts: u32,
+    drills: Drills,
     run: String,
 }
 
@@ -54,7 +66,14 @@ impl Workload {
     pub fn new(seed: u64, accounts: u32) -> Self {
         // The tail of a UUIDv7 is random: runs that start in one millisecond differ as well.
         let run = Uuid::now_v7().simple().to_string();
-        Self { seed, accounts, run: format!("{}{}", &run[..12], &run[28..]) }
+        let run = format!("{}{}", &run[..12], &run[28..]);
+        Self { seed, accounts, drills: Drills::default(), run }
+    }
+
+    /// The same with drills among them.
+    #[must_use]
+    pub fn with_drills(self, drills: Drills) -> Self {
+        Self { drills, ..self }
     }
 
     /// How many accounts there are.
@@ -80,6 +99,9 @@ impl Workload {
     /// The `n`-th command.
     pub fn command(&self, n: u64) -> Planned {
         let mut random = Random::of(self.seed, n);
+        if self.drills.in_a_thousand > 0 && random.below(1_000) < self.drills.in_a_thousand {
+            return self.drill(random.below(self.accounts.div_ceil(10)));
+        }
         let account = random.below(self.accounts);
         let stream = self.account_id(account);
         let kind = match random.below(1_000) {
@@ -88,6 +110,7 @@ impl Workload {
             _ => Kind::Deposit,
         };
         match kind {
+            Kind::Drill => self.drill(account),
             Kind::Deposit => {
                 let some = i64::from(1 + random.below(1_000));
                 planned(kind, account, &stream, "deposit", &amount(some))
@@ -106,6 +129,12 @@ impl Workload {
             },
         }
     }
+
+    fn drill(&self, number: u32) -> Planned {
+        let stream = format!("drill/drill-{}-{number:06}", self.run);
+        let fails = format!("{{\"fails\":{}}}", self.drills.fails);
+        to_stream(Kind::Drill, number, &stream, "drill.run", &fails)
+    }
 }
 
 fn amount(amount: i64) -> String {
@@ -113,12 +142,17 @@ fn amount(amount: i64) -> String {
 }
 
 fn planned(kind: Kind, account: u32, stream: &str, command: &str, payload: &str) -> Planned {
+    let (stream, command) = (format!("account/{stream}"), format!("account.{command}"));
+    to_stream(kind, account, &stream, &command, payload)
+}
+
+fn to_stream(kind: Kind, account: u32, stream: &str, command: &str, payload: &str) -> Planned {
     let id = Uuid::now_v7();
     let mut body = String::with_capacity(192);
     // Writing to a String cannot fail.
     let _ = write!(
         body,
-        "{{\"id\":\"{id}\",\"type\":\"account.{command}\",\"stream\":\"account/{stream}\",\"payload\":{payload}}}"
+        "{{\"id\":\"{id}\",\"type\":\"{command}\",\"stream\":\"{stream}\",\"payload\":{payload}}}"
     );
     Planned { id, kind, account, body: body.into() }
 }
@@ -148,6 +182,22 @@ mod tests {
         let rejected = (0..10_000).filter(|n| workload.command(*n).kind == Kind::MustBeRejected);
         let rejected = rejected.count();
         assert!((200..400).contains(&rejected), "{rejected}");
+    }
+
+    #[test]
+    fn drills_are_on_streams_of_their_own() {
+        let drills = Drills { in_a_thousand: 100, fails: 3 };
+        let workload = Workload::new(1, 1_000).with_drills(drills);
+        let mut count = 0;
+        for command in (0..10_000).map(|n| workload.command(n)) {
+            let body: serde_json::Value = serde_json::from_slice(&command.body).unwrap();
+            let is_drill = body["type"] == "drill.run";
+            assert_eq!(is_drill, command.kind == Kind::Drill);
+            assert_eq!(is_drill, body["stream"].as_str().unwrap().starts_with("drill/"));
+            assert_eq!(is_drill, body["payload"]["fails"] == 3);
+            count += u32::from(is_drill);
+        }
+        assert!((800..1_200).contains(&count), "{count}");
     }
 
     /// Whatever order the commands of an account run in, withdrawals cannot exceed the funding.

@@ -23,6 +23,10 @@ pub(super) async fn check(
         include_str!("queries/log_entries_without_command.sql"),
         include_str!("queries/sqlite/log_entries_without_command.sql"),
     );
+    let letterless = Question::by_dialect(
+        include_str!("queries/dead_without_letter.sql"),
+        include_str!("queries/sqlite/dead_without_letter.sql"),
+    );
     let plain = Question::plain;
     let suspicions: [Suspicion; 8] = [
         (unfinished, without_outcome),
@@ -30,7 +34,7 @@ pub(super) async fn check(
         (plain(include_str!("queries/outcomes_without_command.sql")), without_command),
         (strangers, entry_without_command),
         (plain(include_str!("queries/wrong_positions.sql")), wrong_positions),
-        (plain(include_str!("queries/dead_without_letter.sql")), dead_without_letter),
+        (letterless, dead_without_letter),
         (plain(include_str!("queries/idle_waiting.sql")), idle_waiting),
         (plain(include_str!("queries/ended_holds.sql")), ended_holds),
     ];
@@ -75,7 +79,10 @@ fn entry_without_command(row: &Row) -> Words {
 
 fn dead_without_letter(row: &Row) -> Words {
     let (id, partition) = (row.uuid("command_id")?, row.integer("partition")?);
-    Ok(format!("command {id} in partition {partition} is dead, and no dead letter says so"))
+    let old =
+        " (nor a failed attempt: it may have died before there were any, in a file of migration 1)";
+    let old = if row.boolean("may_be_old")? { old } else { "" };
+    Ok(format!("command {id} in partition {partition} is dead, and no dead letter says so{old}"))
 }
 
 fn idle_waiting(row: &Row) -> Words {

@@ -152,6 +152,34 @@ async fn damaged(original: &AnyStore) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// Before migration 2 dead commands had neither letters nor attempts. Broken by forgiving whatever has
+/// no letter.
+#[tokio::test]
+async fn what_died_before_there_were_dead_letters_needs_none() {
+    let store = AnyStore::postgres().await;
+    History::write(&store).await;
+    assert!(store.run("UPDATE adjutant.outcomes SET status = 3 WHERE status = 2").await > 0);
+    let now = "UPDATE adjutant._sqlx_migrations SET installed_on = clock_timestamp()
+                WHERE version = 2";
+    assert_eq!(store.run(now).await, 1);
+    let report = verify(&store.source(), None).await.unwrap();
+    assert!(report.passed(), "{}", report.to_text());
+    // Who died after it, or has a failed attempt on record, had a letter.
+    let later = "UPDATE adjutant.outcomes SET completed_at = clock_timestamp() WHERE command_id =
+                 (SELECT command_id FROM adjutant.outcomes WHERE status = 3 ORDER BY 1 LIMIT 1)";
+    let attempt = "INSERT INTO adjutant.attempts (partition, command_id, attempt, error, failed_at)
+                   SELECT partition, command_id, 1, '{}', completed_at FROM adjutant.outcomes
+                    WHERE status = 3 ORDER BY 2 LIMIT 1";
+    for sql in [later, attempt] {
+        let store = store.copy().await;
+        assert_eq!(store.run(sql).await, 1);
+        let report = verify(&store.source(), None).await.unwrap();
+        assert_eq!(failed(&report), [OUTCOMES], "{sql}\n{}", report.to_text());
+        let check = report.checks.iter().find(|check| check.name == OUTCOMES);
+        assert_eq!(check.map(|check| check.found), Some(1), "{}", report.to_text());
+    }
+}
+
 /// A stream of each view is parked, and one event of another is discarded.
 fn parking() -> Vec<String> {
     let park = |view: &str, stream: &str, version: i64| {

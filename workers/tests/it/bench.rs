@@ -47,6 +47,11 @@ async fn every_scenario_gives_its_figures_and_leaves_a_sound_database() {
         ("pinned-snapshot", "visible_per_second_pinned"),
         ("dead-letters", "groups_ms_max"),
         ("dead-letters", "retried_per_second"),
+        ("retrying", "healthy_per_second_normal"),
+        ("retrying", "healthy_per_second_while_retrying"),
+        ("retrying", "healthy_percent"),
+        ("retrying", "drills_percent"),
+        ("retrying", "failed_attempts_per_second"),
         ("watchers", "events_end_to_heard_ms_p50"),
         ("watchers", "long_poll_end_to_heard_ms_p50"),
     ] {

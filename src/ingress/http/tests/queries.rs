@@ -255,6 +255,14 @@ async fn operators_see_members_projections_and_caches() {
         "dead_letter": "00000000-0000-0000-0000-000000000000",
     }] });
     assert_eq!(projections["items"][0]["parked"], parked);
+    assert_eq!(projections["items"][0]["suspended_in"], json!([]));
+    api.store.inside().member_stats = json!({ "suspended": { "projection.balances": "open" } });
+    let projections = api.get("/v1/projections").await.json();
+    assert_eq!(projections["items"][0]["state"], "suspended");
+    let suspended = json!([{
+        "member": "00000000-0000-0000-0000-000000000000", "process": "host:1", "breaker": "open",
+    }]);
+    assert_eq!(projections["items"][0]["suspended_in"], suspended);
     let cache = api.get("/v1/cache").await.json();
     assert_eq!(
         (&cache["items"][0]["name"], &cache["items"][0]["hits"]),

@@ -4,6 +4,7 @@
 mod accepting;
 mod cancelling;
 mod committing;
+mod correcting;
 mod entering;
 mod executing;
 mod failing;
@@ -202,6 +203,10 @@ conformance! {
             a_discard_lets_go_on_what_waits,
             retrying_and_discarding_at_once_is_one_of_them,
             the_audit_is_append_only,
+        ]
+        correcting: [
+            a_corrected_payload_is_what_is_executed,
+            corrections_are_numbered_and_the_newest_one_counts,
         ]
         letter_jobs: [
             a_job_sees_the_letters_that_were_there_and_match,
