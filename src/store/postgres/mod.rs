@@ -23,6 +23,7 @@ mod outbox;
 mod parking;
 mod pool;
 mod queries;
+mod recurring;
 mod replaying;
 mod streams;
 mod suspects;
