@@ -68,6 +68,14 @@ pub const HOUSEKEEPING_FAILED_TOTAL: &str = "adjutant_housekeeping_failed_total"
 pub const HOUSEKEEPING_SECONDS: &str = "adjutant_housekeeping_seconds";
 /// Schedule rows whose command was gone or had ended; they are removed and run nothing.
 pub const SCHEDULE_ORPHANS_TOTAL: &str = "adjutant_schedule_orphans_total";
+/// Runs of recurring commands that were sent.
+pub const RECURRING_FIRED_TOTAL: &str = "adjutant_recurring_fired_total";
+/// Due times of recurring commands that passed without a run of their own, by policy.
+pub const RECURRING_MISSED_TOTAL: &str = "adjutant_recurring_missed_total";
+/// How late runs of recurring commands were sent, those that were made up for included.
+pub const RECURRING_LATE_SECONDS: &str = "adjutant_recurring_late_seconds";
+/// Times that firing recurring commands had to be put off.
+pub const RECURRING_FAILED_TOTAL: &str = "adjutant_recurring_failed_total";
 
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
@@ -115,6 +123,14 @@ pub fn describe() {
     describe_counter!(HOUSEKEEPING_FAILED_TOTAL, "Rounds of housekeeping that were not finished");
     describe_histogram!(HOUSEKEEPING_SECONDS, Unit::Seconds, "Duration of a round of housekeeping");
     describe_counter!(SCHEDULE_ORPHANS_TOTAL, "Schedule rows that had nothing to run");
+    describe_counter!(RECURRING_FIRED_TOTAL, "Runs of recurring commands that were sent");
+    describe_counter!(RECURRING_MISSED_TOTAL, "Due times of recurring commands without a run");
+    describe_histogram!(
+        RECURRING_LATE_SECONDS,
+        Unit::Seconds,
+        "How late runs of recurring commands were sent"
+    );
+    describe_counter!(RECURRING_FAILED_TOTAL, "Times that firing was put off");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
     describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
     describe_gauge!(WATCHERS, "Clients that wait for commands, by what they wait for");
