@@ -25,6 +25,7 @@ mod main_path;
 mod notification;
 mod parking;
 mod readme;
+mod recurring;
 mod releases;
 mod retries;
 mod self_healing;
