@@ -23,7 +23,7 @@ pub use roles::Roles;
 pub use secret::{SecretText, SecretUrl};
 pub use sections::{
     Admin, BankConfig, BrokerConfig, DatabaseConfig, EmbeddedConfig, Log, LogFormat, Membership,
-    RelayConfig, Server, Token, TokenRole, WorkerConfig,
+    RecurringConfig, RelayConfig, Server, Token, TokenRole, WorkerConfig,
 };
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// The relay.
     pub relay: RelayConfig,
+    /// Recurring commands.
+    pub recurring: RecurringConfig,
     /// Heartbeats.
     pub membership: Membership,
     /// The bank itself.
