@@ -23,7 +23,7 @@ impl Default for RecurringSettings {
             poll: Duration::from_secs(1),
             grace: Duration::from_mins(1),
             most_at_once: 1_000,
-            outbox_limit: 1_000_000,
+            outbox_limit: 100_000,
         }
     }
 }

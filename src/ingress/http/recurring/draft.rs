@@ -24,17 +24,8 @@ pub(super) struct RecurringBody {
     #[serde(default)]
     time_zone: Option<String>,
     #[serde(default)]
-    missed_runs: Policy,
+    missed_runs: Option<String>,
     command: Box<RawValue>,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Policy {
-    #[default]
-    Skip,
-    Once,
-    All,
 }
 
 /// The fields that a command which recurs may have; what each holds is the validator's business.
@@ -59,6 +50,7 @@ impl RecurringBody {
         self,
         validator: &Validator,
     ) -> Result<(Schedule, RecurringTerms), Problem> {
+        let missed_runs = missed_runs(self.missed_runs.as_deref())?;
         let time_zone = self.time_zone.as_deref().unwrap_or(ZONE);
         let schedule = Schedule::parse(&self.cron, time_zone)
             .map_err(|error| invalid_schedule(&error, time_zone))?;
@@ -66,16 +58,21 @@ impl RecurringBody {
         let terms = RecurringTerms {
             cron: schedule.expression().to_owned(),
             time_zone: schedule.time_zone().to_owned(),
-            missed_runs: match self.missed_runs {
-                Policy::Skip => MissedRuns::Skip,
-                Policy::Once => MissedRuns::Once,
-                Policy::All => MissedRuns::All,
-            },
+            missed_runs,
             command,
             state: RecurringState::Active,
         };
         Ok((schedule, terms))
     }
+}
+
+fn missed_runs(word: Option<&str>) -> Result<MissedRuns, Problem> {
+    let Some(word) = word else { return Ok(MissedRuns::Skip) };
+    MissedRuns::ALL.into_iter().find(|policy| policy.as_str() == word).ok_or_else(|| {
+        let detail =
+            format!("`{word}` says nothing about missed runs: write `skip`, `once` or `all`");
+        Problem::new(ProblemCode::InvalidField, detail).at("/missed_runs", "one_of")
+    })
 }
 
 /// The schedule of what was set before.
@@ -90,6 +87,11 @@ pub(super) fn is_same(one: &RecurringTerms, other: &RecurringTerms) -> bool {
     let command = CommandTemplate { payload: b.payload.clone(), ..a.clone() };
     let with_payload = RecurringTerms { command, ..one.clone() };
     with_payload == *other && a.payload.to_value() == b.payload.to_value()
+}
+
+/// Whether two are due at the same times.
+pub(super) fn has_same_schedule(one: &RecurringTerms, other: &RecurringTerms) -> bool {
+    one.cron == other.cron && one.time_zone == other.time_zone
 }
 
 fn invalid_schedule(error: &InvalidSchedule, time_zone: &str) -> Problem {

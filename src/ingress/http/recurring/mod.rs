@@ -116,7 +116,7 @@ pub(super) async fn put(
         let terms = RecurringTerms { state: found.terms.state, ..terms.clone() };
         Ok(if draft::is_same(&terms, &found.terms) {
             Change::Nothing
-        } else if (&terms.cron, &terms.time_zone) == (&found.terms.cron, &found.terms.time_zone) {
+        } else if draft::has_same_schedule(&terms, &found.terms) && found.next_due_at.is_some() {
             Change::To(terms, DueFrom::Before)
         } else {
             Change::To(terms, DueFrom::Now(schedule.clone()))

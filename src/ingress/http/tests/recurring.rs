@@ -183,7 +183,7 @@ async fn a_body_of_another_shape_is_refused() {
     for (field, value) in [
         ("cron", json!(5)),
         ("missed_runs", json!("sometimes")),
-        ("missed_runs", Value::Null),
+        ("missed_runs", json!(1)),
         ("colour", json!("red")),
         ("state", json!("paused")),
     ] {
