@@ -30,6 +30,8 @@ pub mod message;
 #[cfg(feature = "runtime")]
 pub mod observe;
 #[cfg(feature = "runtime")]
+pub mod recurring;
+#[cfg(feature = "runtime")]
 pub mod relay;
 #[cfg(feature = "runtime")]
 pub mod service;

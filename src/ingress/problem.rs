@@ -74,6 +74,8 @@ problem_codes! {
     DeadLetterNotFound = "dead_letter_not_found", 404, "There is no such dead letter";
     /// No job has this id.
     JobNotFound = "job_not_found", 404, "There is no such job";
+    /// No recurring command has this name.
+    RecurringNotFound = "recurring_not_found", 404, "There is no such recurring command";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, "The method is not allowed here";
     /// The body did not arrive in time.
@@ -88,6 +90,10 @@ problem_codes! {
     NothingToRetry = "nothing_to_retry", 409, "There is nothing to retry";
     /// The job has ended and cannot be cancelled.
     JobEnded = "job_ended", 409, "The job has ended";
+    /// Others changed the same thing at the same time, again and again; nothing was done.
+    ChangedMeanwhile = "changed_meanwhile", 409, "It was changed meanwhile";
+    /// What is to be changed is not (any more) as `If-Match` or `If-None-Match` says; nothing was done.
+    PreconditionFailed = "precondition_failed", 412, "It is not as expected";
     /// The body, or a line of a batch, is larger than allowed.
     TooLarge = "too_large", 413, "The body is too large";
     /// A batch has more lines than allowed.
@@ -104,6 +110,8 @@ problem_codes! {
     TextWithNul = "text_with_nul", 422, "A text holds U+0000";
     /// One or more values break their rules; `errors` names all of them.
     RuleViolation = "rule_violation", 422, "Values break their rules";
+    /// A cron expression or a time zone cannot be read, or no date fits; the detail says what to write.
+    InvalidSchedule = "invalid_schedule", 422, "The schedule does not say when";
     /// The store can never store one of the values.
     Unstorable = "unstorable", 422, "A value cannot be stored";
     /// The caller sends faster than its rate allows; nothing was accepted.

@@ -87,6 +87,14 @@ pub const IMMEDIATE_REFUSED_TOTAL: &str = "adjutant_immediate_refused_total";
 pub const IMMEDIATE_EXECUTED_TOTAL: &str = "adjutant_immediate_executed_total";
 /// How long a command took from its arrival to its end, by lane.
 pub const LANE_SECONDS: &str = "adjutant_lane_seconds";
+/// Runs of recurring commands that were sent.
+pub const RECURRING_FIRED_TOTAL: &str = "adjutant_recurring_fired_total";
+/// Due times of recurring commands that passed without a run of their own, by policy.
+pub const RECURRING_MISSED_TOTAL: &str = "adjutant_recurring_missed_total";
+/// How late runs of recurring commands were sent, those that were made up for included.
+pub const RECURRING_LATE_SECONDS: &str = "adjutant_recurring_late_seconds";
+/// Times that firing recurring commands had to be put off.
+pub const RECURRING_FAILED_TOTAL: &str = "adjutant_recurring_failed_total";
 
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
@@ -146,6 +154,14 @@ pub fn describe() {
     describe_counter!(IMMEDIATE_REFUSED_TOTAL, "Commands that the immediate lane had no room for");
     describe_counter!(IMMEDIATE_EXECUTED_TOTAL, "Commands that the immediate lane executed");
     describe_histogram!(LANE_SECONDS, Unit::Seconds, "From a command's arrival to its end");
+    describe_counter!(RECURRING_FIRED_TOTAL, "Runs of recurring commands that were sent");
+    describe_counter!(RECURRING_MISSED_TOTAL, "Due times of recurring commands without a run");
+    describe_histogram!(
+        RECURRING_LATE_SECONDS,
+        Unit::Seconds,
+        "How late runs of recurring commands were sent"
+    );
+    describe_counter!(RECURRING_FAILED_TOTAL, "Times that firing was put off");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
     describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
     describe_gauge!(WATCHERS, "Clients that wait for commands, by what they wait for");

@@ -42,6 +42,7 @@ use crate::{
     execute::{Executor, ExecutorSettings, StoreClock},
     housekeeping::{self, HousekeepingParts, RetentionSettings},
     message::{GroupName, MemberId},
+    recurring::{self, RecurringParts, RecurringSettings},
     relay::{self, RelayParts, RelaySettings},
     signals::Signals,
     store::{HintParts, Role, Store, StoreError},
@@ -66,6 +67,8 @@ pub struct ProcessSettings {
     pub parking: ParkingSettings,
     /// How long things are kept (role relay).
     pub retention: RetentionSettings,
+    /// How recurring commands are fired (role relay).
+    pub recurring: RecurringSettings,
     /// The most bytes of documents that each projection remembers.
     pub projection_cache_bytes: ProjectionCacheBytes,
 }
@@ -322,6 +325,13 @@ fn start_relay(
             stop: stop.clone(),
         })
     });
+    let firing = recurring::start(RecurringParts {
+        store: parts.store.clone(),
+        signals: signals.clone(),
+        partitions: partitions.clone(),
+        settings: parts.settings.recurring.clone(),
+        stop: stop.clone(),
+    });
     let mut tasks = relay::start(RelayParts {
         store: parts.store.clone(),
         broker: parts.broker.clone(),
@@ -333,5 +343,6 @@ fn start_relay(
         stop: stop.clone(),
     });
     tasks.extend(keeping);
+    tasks.push(firing);
     tasks
 }

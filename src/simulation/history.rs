@@ -15,6 +15,7 @@ use super::{
     harm::{Harm, Target},
     person::{self, Person},
     process::{Order, SimulatedProcess},
+    recurring::Recurrences,
     world::{Clock, Gate, World},
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     housekeeping::RetentionSettings,
     ingress::Validator,
     message::{LogId, PartitionCount},
+    recurring::RecurringSettings,
     relay::RelaySettings,
     service::{ProcessSettings, groups_of},
     store::{
@@ -97,13 +99,18 @@ async fn run(
             AbortOnDropHandle::new(tokio::spawn(person.work()))
         })
         .collect();
+    let validator = Validator::new(service.registry().clone());
+    let recurring = Arc::new(Recurrences::new(world.clone(), scenario.clone(), validator));
+    let setting = tokio::spawn(recurring.clone().set());
     let memory = send_all(&world, &scenario, &service, settings).await;
 
     world.disarm();
     let mut violations = Vec::new();
+    violations.extend(broken_off("setting", setting.await.map(drop)));
     violations.extend(broken_off("harm", harming.await));
     harm.heal();
-    if let Some(rest) = until_idle(&world, &service).await {
+    recurring.end().await?;
+    if let Some(rest) = until_idle(&world, &service, &recurring).await {
         violations.push(format!("stuck {PATIENCE:?} after everything was healed: {rest}"));
     }
     for person in people {
@@ -125,7 +132,9 @@ async fn run(
     let memory = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
     let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
     let done = std::mem::take(&mut *done.lock().unwrap_or_else(PoisonError::into_inner));
-    let heard = Heard { memory, replies, dead_letters: dead_letters(&world), done };
+    let (dead_letters, runs) = (dead_letters(&world), recurring.runs());
+    let heard = Heard { memory, replies, dead_letters, done, runs };
+    violations.extend(recurring.check(&evidence).await?);
     violations.extend(checks::all(&service, &evidence, &heard));
     let scenario = scenario.lock().unwrap_or_else(PoisonError::into_inner);
     violations.extend(scenario.check(&evidence));
@@ -189,6 +198,8 @@ fn process_settings() -> ProcessSettings {
         relay: RelaySettings { page_rows: 8, ..RelaySettings::default() },
         // A history is shorter than anything is kept.
         retention: RetentionSettings::off(),
+        // After a jump of the clock a few runs tell as much as many.
+        recurring: RecurringSettings { most_at_once: 20, ..RecurringSettings::default() },
         ..ProcessSettings::default()
     }
 }
@@ -250,12 +261,14 @@ fn dead_letters(world: &World) -> Vec<String> {
 }
 
 /// Waits until nothing is left to do; says what is, if it takes too long.
-async fn until_idle(world: &World, service: &Service) -> Option<String> {
+async fn until_idle(world: &World, service: &Service, recurring: &Recurrences) -> Option<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let rest = match read(world) {
-            Ok(evidence) => rest(world, service, &evidence),
-            Err(error) => Some(error.to_string()),
+        let rest = match (recurring.owed().await, read(world)) {
+            (Ok(0), Ok(evidence)) => rest(world, service, &evidence),
+            (Ok(owed), Ok(_)) => Some(format!("{owed} runs of recurring commands are owed")),
+            (Err(error), _) => Some(error.to_string()),
+            (_, Err(error)) => Some(error.to_string()),
         };
         rest.as_ref()?;
         if Instant::now() > deadline {

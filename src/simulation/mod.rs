@@ -23,6 +23,7 @@ mod harm;
 mod history;
 mod person;
 mod process;
+mod recurring;
 mod store;
 mod trace;
 mod world;

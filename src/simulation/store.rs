@@ -21,13 +21,15 @@ use crate::{
         CommandFilter, CommandProgress, CommandRecord, CommittedCommands, ConditionChange,
         ConditionReport, DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter,
         DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain,
-        EndedRemoved, Entering, Entry, EventFailure, EventProgress, Execution, FoldDocuments,
-        FoldRequest, ForeignMessage, GroupLag, Heads, Heartbeat, Hold, Housekeeping, Identity,
-        Intake, JobMove, KeyName, Leftover, LoadedStream, LogKind, Logs, Member, Members,
-        NewCommand, NewJob, Notices, NotificationEnd, Outbox, OutboxPage, Page, ParkedCount,
-        ParkedKey, ParkedKeys, Queries, RejectedMessage, Replay, ReplayAsked, ReplayProgress,
-        ReplayStep, RetryRequest, Store, StoreError, StoredStreamEvent, Suspects, Taken, ViewAt,
-        ViewCommit, ViewDocuments, ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
+        DecidedRuns, DueRecurring, EndedRemoved, Entering, Entry, EventFailure, EventProgress,
+        Execution, FoldDocuments, FoldRequest, ForeignMessage, GroupLag, Heads, Heartbeat, Hold,
+        Housekeeping, Identity, Intake, JobMove, KeyName, Leftover, LoadedStream, LogKind, Logs,
+        Member, Members, NewCommand, NewJob, NextDue, Notices, NotificationEnd, Outbox, OutboxPage,
+        Page, ParkedCount, ParkedKey, ParkedKeys, Queries, Recurring, RecurringCommand,
+        RecurringName, RecurringTerms, RejectedMessage, Replay, ReplayAsked, ReplayProgress,
+        ReplayStep, RetryRequest, SettledRuns, Store, StoreError, StoredStreamEvent, Suspects,
+        Taken, ViewAt, ViewCommit, ViewDocuments, ViewRecord, Views, WaitingEvent,
+        sqlite::SqliteStore,
     },
 };
 
@@ -685,6 +687,61 @@ impl DeadLetterJobs for SimulatedStore {
         job_move: &JobMove,
     ) -> Result<(), StoreError> {
         self.write("move_job", Noted::of(&id), self.inner().move_job(id, owner, job_move)).await
+    }
+}
+
+#[async_trait]
+impl Recurring for SimulatedStore {
+    async fn recurring(
+        &self,
+        name: &RecurringName,
+    ) -> Result<Option<RecurringCommand>, StoreError> {
+        self.read(self.inner().recurring(name)).await
+    }
+
+    async fn all_recurring(
+        &self,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<RecurringCommand>, StoreError> {
+        self.read(self.inner().all_recurring(after, limit)).await
+    }
+
+    async fn put_recurring(
+        &self,
+        name: &RecurringName,
+        terms: &RecurringTerms,
+        next_due: NextDue,
+        revision: Option<i64>,
+        by: &str,
+    ) -> Result<Option<RecurringCommand>, StoreError> {
+        let work = self.inner().put_recurring(name, terms, next_due, revision, by);
+        self.write("put_recurring", Noted::of(terms), work).await
+    }
+
+    async fn remove_recurring(
+        &self,
+        name: &RecurringName,
+        revision: Option<i64>,
+    ) -> Result<Option<RecurringCommand>, StoreError> {
+        let work = self.inner().remove_recurring(name, revision);
+        self.write("remove_recurring", Noted::of(name), work).await
+    }
+
+    async fn due_recurring(
+        &self,
+        passed_over: &[RecurringName],
+        limit: i64,
+    ) -> Result<DueRecurring, StoreError> {
+        self.read(self.inner().due_recurring(passed_over, limit)).await
+    }
+
+    async fn decide_runs(&self, decided: &[DecidedRuns]) -> Result<Vec<bool>, StoreError> {
+        self.write("decide_runs", Noted::of(&decided), self.inner().decide_runs(decided)).await
+    }
+
+    async fn settle_runs(&self, settled: &[SettledRuns]) -> Result<Vec<bool>, StoreError> {
+        self.write("settle_runs", Noted::of(&settled), self.inner().settle_runs(settled)).await
     }
 }
 

@@ -19,6 +19,7 @@ mod outbox;
 mod paging;
 mod parking;
 mod queries;
+mod recurring;
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 mod stored;
 mod suspects;
@@ -60,6 +61,10 @@ pub use parking::{
 pub use queries::{
     CommandFilter, CommandProgress, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries,
     StoredStreamEvent, ViewAt, ViewRecord,
+};
+pub use recurring::{
+    CommandTemplate, DecidedRuns, DueRecurring, InvalidRecurringName, MissedRuns, NextDue,
+    Recurring, RecurringCommand, RecurringName, RecurringState, RecurringTerms, SettledRuns, Turn,
 };
 pub use suspects::{Suspects, Taken};
 pub use views::{
@@ -113,6 +118,7 @@ pub trait Store:
     + ParkedKeys
     + Notices
     + Housekeeping
+    + Recurring
 {
     /// What was fixed when the database was initialised.
     fn identity(&self) -> Identity;

@@ -310,3 +310,54 @@ async fn a_watch_shows_each_status_once_although_its_connection_breaks() {
     assert_eq!((count("scheduled"), count("succeeded")), (0, 1), "{rest:?}");
     process.stop(Duration::from_secs(10)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recurring_command_is_set_shown_paused_and_removed() {
+    let database = Database::migrated().await;
+    let store = database.store().await;
+    let api = Api::start(domain::service(), store, &Signals::default(), IngressSettings::default());
+    assert_eq!(adjutant(&api, &["recurring", "list"]).await.out.trim(), "none");
+    let payload = r#"{"amount":5}"#;
+    let set = ["recurring", "set", "salary", "0 6 1 * *", "counter.add", "counter/a", payload];
+    let options = ["--time-zone", "Europe/Berlin", "--missed", "once", "--actor", "payroll"];
+    let done = adjutant(&api, &[&set[..], &options, &["--json"]].concat()).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    let made = done.json();
+    let command = json!({
+        "type": "counter.add", "stream": "counter/a", "payload": { "amount": 5 },
+        "lane": "queued", "metadata": { "actor": "payroll" },
+    });
+    assert_eq!((&made["command"], &made["missed_runs"]), (&command, &json!("once")));
+    let etag = made["etag"].as_str().expect("a tag").to_owned();
+
+    let done = adjutant(&api, &["recurring", "list"]).await;
+    assert!(done.out.starts_with("NAME") && done.out.contains("0 6 1 * *"), "{}", done.out);
+    let done = adjutant(&api, &["recurring", "show", "salary"]).await;
+    let next = made["upcoming"][4].as_str().expect("a time");
+    assert!(done.out.contains(next) && done.out.contains(payload), "{}", done.out);
+    let done = adjutant(&api, &["recurring", "pause", "salary", "--json"]).await;
+    assert_eq!((done.code, &done.json()["state"]), (0, &json!("paused")));
+    let stale = adjutant(&api, &["recurring", "resume", "salary", "--if-match", &etag]).await;
+    assert_eq!((stale.code, stale.err.contains("precondition_failed")), (1, true), "{}", stale.err);
+    let done = adjutant(&api, &["recurring", "resume", "salary", "--json"]).await;
+    assert_eq!(done.json()["state"], "active");
+
+    // From a file, and what cannot be.
+    let file = std::env::temp_dir().join(format!("{}.json", CommandId::generate()));
+    let body = json!({ "cron": "@hourly", "command": { "type": "counter.add", "stream": "counter/b", "payload": { "amount": 1 } } });
+    std::fs::write(&file, body.to_string()).expect("write");
+    let path = file.to_str().expect("a path");
+    let done = adjutant(&api, &["recurring", "set", "hourly", "--file", path, "--json"]).await;
+    assert_eq!((done.code, &done.json()["cron"]), (0, &json!("@hourly")), "{}", done.err);
+    std::fs::write(&file, "{").expect("write");
+    assert_eq!(adjutant(&api, &["recurring", "set", "hourly", "--file", path]).await.code, 2);
+    std::fs::remove_file(&file).expect("remove");
+    assert_eq!(adjutant(&api, &["recurring", "set", "hourly"]).await.code, 2);
+    let bad = ["recurring", "set", "salary", "0 6 31 2 *", "counter.add", "counter/a", payload];
+    let done = adjutant(&api, &bad).await;
+    assert_eq!((done.code, done.err.contains("/cron")), (1, true), "{}", done.err);
+
+    let done = adjutant(&api, &["recurring", "remove", "salary"]).await;
+    assert_eq!((done.code, done.out.contains("salary")), (0, true), "{}", done.err);
+    assert_eq!(adjutant(&api, &["recurring", "show", "salary"]).await.code, 1);
+}

@@ -27,6 +27,7 @@ mod notification;
 mod parking;
 mod promises;
 mod readme;
+mod recurring;
 mod releases;
 mod retries;
 mod self_healing;

@@ -8,6 +8,7 @@ use adjutant::{
     immediate::ImmediateSettings,
     ingress::{AccessRole, CommitSettings, IngressSettings, TokenSettings},
     message::PartitionCount,
+    recurring::RecurringSettings,
     relay::RelaySettings,
     service::{Backing, EmbeddedSettings, ProcessSettings, ServerSettings, ServicesSettings},
     store::postgres::PostgresSettings,
@@ -110,6 +111,12 @@ fn process(config: &Config) -> ProcessSettings {
             replay_batch: config.worker.replay_batch.max(1),
             breaker: config.projection_breaker.settings(),
             ..defaults.parking
+        },
+        recurring: RecurringSettings {
+            poll: millis(config.recurring.poll_ms),
+            grace: millis(config.recurring.grace_ms),
+            most_at_once: config.recurring.most_at_once,
+            outbox_limit: config.server.max_outbox_rows,
         },
         membership: MembershipSettings {
             heartbeat: millis(config.membership.heartbeat_ms),

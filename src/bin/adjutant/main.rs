@@ -13,6 +13,7 @@ mod lines;
 mod members;
 mod output;
 mod projections;
+mod recurring;
 mod send;
 mod send_file;
 mod status;
@@ -68,6 +69,9 @@ enum Task {
     /// Look at dead letters, retry or discard them.
     #[command(subcommand)]
     DeadLetters(letters::Task),
+    /// Commands that are sent again and again: set, look, pause, remove.
+    #[command(subcommand)]
+    Recurring(recurring::Task),
     /// Jobs that retry or discard all dead letters that match.
     #[command(subcommand)]
     Jobs(jobs::Task),
@@ -98,6 +102,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Task::Views(task) => views::run(&api, output, task).await,
         Task::Streams(task) => streams::run(&api, output, task).await,
         Task::DeadLetters(task) => letters::run(&api, output, task).await,
+        Task::Recurring(task) => recurring::run(&api, output, task).await,
         Task::Jobs(task) => jobs::run(&api, output, task).await,
     }
 }

@@ -16,6 +16,7 @@ mod operations;
 mod params;
 mod projections;
 mod rate;
+mod recurring;
 mod reports;
 mod resource;
 mod respond;

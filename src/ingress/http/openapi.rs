@@ -48,6 +48,51 @@ struct MetadataDraft {
     traceparent: Option<String>,
 }
 
+/// What recurs.
+#[derive(ToSchema)]
+pub(super) struct RecurringDraft {
+    /// Minute, hour, day of month, month, day of week; with a sixth field in front: seconds.
+    #[schema(example = "30 3 * * MON-FRI", max_length = 255)]
+    cron: String,
+    /// A name of the IANA database; `UTC` unless told.
+    #[schema(example = "Europe/Berlin")]
+    time_zone: Option<String>,
+    /// What becomes of runs that could not be sent in time: `skip` (unless told), `once` or `all`.
+    #[schema(pattern = "^(skip|once|all)$")]
+    missed_runs: Option<String>,
+    command: RecurringCommandDraft,
+}
+
+/// The command that each run sends.
+#[derive(ToSchema)]
+struct RecurringCommandDraft {
+    /// The wire name.
+    #[schema(example = "account.deposit")]
+    r#type: String,
+    /// `{aggregate type}/{aggregate id}`.
+    #[schema(example = "account/acc-42", pattern = "^[a-z][a-z0-9_]*/[A-Za-z0-9._~:-]{1,128}$")]
+    stream: String,
+    /// As the type's JSON Schema says (`GET /v1/types/{type}`).
+    payload: serde_json::Value,
+    /// `queued`.
+    #[schema(pattern = "^queued$")]
+    lane: Option<String>,
+    /// Reject the command if the stream is not at this version.
+    #[schema(minimum = 0)]
+    expected_version: Option<i64>,
+    metadata: Option<RecurringMetadataDraft>,
+}
+
+/// Who asks. Each run adds what caused it (`recurring/{name}@{due time}`) and a trace.
+#[derive(ToSchema)]
+#[schema(as = RecurringMetadata)]
+struct RecurringMetadataDraft {
+    #[schema(min_length = 1, max_length = 255)]
+    correlation_id: Option<String>,
+    #[schema(min_length = 1, max_length = 255)]
+    actor: Option<String>,
+}
+
 /// How a dead letter is retried.
 #[derive(ToSchema)]
 #[schema(as = Retry)]
@@ -116,6 +161,8 @@ struct PlaceBody {
         super::letter_actions::retry, super::letter_actions::discard,
         super::jobs::retry, super::jobs::discard, super::jobs::list, super::jobs::one,
         super::jobs::cancel,
+        super::recurring::list, super::recurring::one, super::recurring::put,
+        super::recurring::remove, super::recurring::pause, super::recurring::resume,
     ),
     tags(
         (name = "commands", description = "Role `submit`"),

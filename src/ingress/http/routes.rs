@@ -11,8 +11,8 @@ use axum::{
 use super::{
     App,
     access::{Allowed, ToOperate},
-    batch, commands, dead_letters, jobs, lanes, letter_actions, operations, projections, respond,
-    streams, submit, types, views, watch,
+    batch, commands, dead_letters, jobs, lanes, letter_actions, operations, projections, recurring,
+    respond, streams, submit, types, views, watch,
 };
 use crate::{
     ingress::{Problem, ProblemCode},
@@ -45,6 +45,13 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1/dead-letters/{id}/discard", post(letter_actions::discard))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/v1/recurring", get(recurring::list))
+        .route(
+            "/v1/recurring/{name}",
+            get(recurring::one).put(recurring::put).delete(recurring::remove),
+        )
+        .route("/v1/recurring/{name}/pause", post(recurring::pause))
+        .route("/v1/recurring/{name}/resume", post(recurring::resume))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(contract));
     promised(api)

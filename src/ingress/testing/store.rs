@@ -53,6 +53,9 @@ pub(crate) struct Inside {
     /// Every question fails with this.
     pub(crate) down: bool,
     pub(crate) questions: usize,
+    pub(crate) recurring: BTreeMap<RecurringName, RecurringCommand>,
+    /// So many changes of them find that somebody else was faster.
+    pub(crate) lost_races: usize,
 }
 
 /// A store in memory. What intake and queries need is there; the rest panics.
@@ -677,6 +680,92 @@ impl DeadLetterJobs for MemoryStore {
         _: crate::message::MemberId,
         _: &JobMove,
     ) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Recurring for MemoryStore {
+    async fn recurring(
+        &self,
+        name: &RecurringName,
+    ) -> Result<Option<RecurringCommand>, StoreError> {
+        Ok(self.up()?.recurring.get(name).cloned())
+    }
+    async fn all_recurring(
+        &self,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<RecurringCommand>, StoreError> {
+        let inside = self.up()?;
+        let later = inside
+            .recurring
+            .values()
+            .filter(|it| after.is_none_or(|after| it.name().as_str() > after));
+        let items: Vec<_> = later.take(limit as usize).cloned().collect();
+        let last = items.last().filter(|_| items.len() as i64 == limit);
+        Ok(Page { next: last.map(|last| last.name().to_string()), items })
+    }
+    async fn put_recurring(
+        &self,
+        name: &RecurringName,
+        terms: &RecurringTerms,
+        next_due: NextDue,
+        revision: Option<i64>,
+        by: &str,
+    ) -> Result<Option<RecurringCommand>, StoreError> {
+        let mut inside = self.up()?;
+        if let Some(Script::Fail(error)) = inside.script.pop_front() {
+            return Err(error("scripted".into()));
+        }
+        if inside.lost_races > 0 {
+            inside.lost_races -= 1;
+            return Ok(None);
+        }
+        let found = inside.recurring.get(name).cloned();
+        if found.as_ref().map(|found| found.revision) != revision {
+            return Ok(None);
+        }
+        let now = Timestamp::now_utc();
+        let next_due_at = match next_due {
+            NextDue::Keep => found.as_ref().and_then(|found| found.next_due_at),
+            NextDue::At(time) => time,
+        };
+        let written = RecurringCommand {
+            turn: Turn {
+                name: name.clone(),
+                created_at: found.as_ref().map_or(now, |found| found.turn.created_at),
+                turn: found.as_ref().map_or(1, |found| found.turn.turn + 1),
+            },
+            terms: terms.clone(),
+            revision: revision.unwrap_or_default() + 1,
+            next_due_at,
+            owed: Vec::new(),
+            runs: 0,
+            missed: 0,
+            last_due_at: None,
+            last_command_id: None,
+            created_by: found.map_or(by.to_owned(), |found| found.created_by),
+            changed_at: now,
+            changed_by: by.to_owned(),
+        };
+        inside.recurring.insert(name.clone(), written.clone());
+        Ok(Some(written))
+    }
+    async fn remove_recurring(
+        &self,
+        name: &RecurringName,
+        _: Option<i64>,
+    ) -> Result<Option<RecurringCommand>, StoreError> {
+        Ok(self.up()?.recurring.remove(name))
+    }
+    async fn due_recurring(&self, _: &[RecurringName], _: i64) -> Result<DueRecurring, StoreError> {
+        unimplemented!()
+    }
+    async fn decide_runs(&self, _: &[DecidedRuns]) -> Result<Vec<bool>, StoreError> {
+        unimplemented!()
+    }
+    async fn settle_runs(&self, _: &[SettledRuns]) -> Result<Vec<bool>, StoreError> {
         unimplemented!()
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn check(evidence: &Evidence, heard: &Heard, violations: &mut Vec<Str
             _ => {}
         }
     }
-    for id in accepted.iter().filter(|id| !heard.memory.sent.contains_key(id)) {
+    let is_known = |id: &Uuid| heard.memory.sent.contains_key(id) || heard.runs.contains(id);
+    for id in accepted.iter().filter(|id| !is_known(id)) {
         violations.push(format!("{id} is there, and nobody sent it"));
     }
     replies(&accepted, heard, violations);

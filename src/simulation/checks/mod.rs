@@ -24,6 +24,8 @@ pub(super) struct Heard {
     pub(super) dead_letters: Vec<String>,
     /// By people who acted on a dead letter: which, and who.
     pub(super) done: Vec<(uuid::Uuid, String)>,
+    /// The ids of all runs of recurring commands that there may be.
+    pub(super) runs: std::collections::BTreeSet<uuid::Uuid>,
 }
 
 /// Every violation, as a sentence.

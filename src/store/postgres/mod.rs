@@ -25,6 +25,7 @@ mod outbox;
 mod parking;
 mod pool;
 mod queries;
+mod recurring;
 mod replaying;
 mod streams;
 mod suspects;

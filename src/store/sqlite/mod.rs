@@ -31,6 +31,7 @@ mod outbox;
 mod parking;
 mod queries;
 mod readers;
+mod recurring;
 mod replaying;
 mod reply;
 mod schema;

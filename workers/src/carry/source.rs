@@ -106,6 +106,10 @@ fn selected(table: &Table, (name, kind): (&str, Kind)) -> String {
         ("checkpoints", "previous", _) => "0".to_owned(),
         ("commands", _, Kind::Bucket) => "id".to_owned(),
         (_, _, Kind::Bucket) => "command_id".to_owned(),
+        (_, name, Kind::Times) => format!(
+            "'{{' || COALESCE((SELECT group_concat(strftime('%Y-%m-%dT%H:%M:%SZ', value / 1000000, \
+             'unixepoch')) FROM json_each({name})), '') || '}}'"
+        ),
         _ => format!("\"{name}\""),
     }
 }
@@ -154,7 +158,7 @@ impl Page {
             Kind::Int => Column::Int(Vec::new()),
             Kind::Big => Column::Big(Vec::new()),
             Kind::Uuid => Column::Uuid(Vec::new()),
-            Kind::Text | Kind::Json => Column::Text(Vec::new()),
+            Kind::Text | Kind::Json | Kind::Times => Column::Text(Vec::new()),
             Kind::Bytes => Column::Bytes(Vec::new()),
             Kind::Time => Column::Time(Vec::new()),
         };

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Bytes,
     /// `timestamptz`; microseconds since 1970 in SQLite
     Time,
+    /// `timestamptz[]`, in whole seconds; a JSON array of microseconds since 1970 in SQLite
+    Times,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Self::Json => ("text[]", "::jsonb"),
             Self::Bytes => ("bytea[]", ""),
             Self::Time => ("timestamptz[]", ""),
+            Self::Times => ("text[]", "::timestamptz[]"),
         }
     }
 }
@@ -48,7 +51,7 @@ pub(super) struct Table {
     pub(super) rows: &'static str,
 }
 
-use Kind::{Big, Bucket, Bytes, Int, Json, Small, Text, Time, Uuid};
+use Kind::{Big, Bucket, Bytes, Int, Json, Small, Text, Time, Times, Uuid};
 
 /// In the order in which they are written.
 ///
@@ -321,6 +324,36 @@ pub(super) const TABLES: &[Table] = &[
         columns: &[("partition", Small), ("command_log_from", Big), ("outcomes_before", Time)],
         key: 1,
         rows: "ORDER BY partition",
+    },
+    Table {
+        name: "recurring",
+        columns: &[
+            ("name", Text),
+            ("revision", Big),
+            ("turn", Big),
+            ("state", Small),
+            ("cron", Text),
+            ("time_zone", Text),
+            ("missed_runs", Small),
+            ("type", Text),
+            ("stream", Text),
+            ("lane", Small),
+            ("payload", Json),
+            ("metadata", Json),
+            ("expected_version", Big),
+            ("next_due_at", Time),
+            ("owed", Times),
+            ("runs", Big),
+            ("missed", Big),
+            ("last_due_at", Time),
+            ("last_command_id", Uuid),
+            ("created_at", Time),
+            ("created_by", Text),
+            ("changed_at", Time),
+            ("changed_by", Text),
+        ],
+        key: 1,
+        rows: "ORDER BY name",
     },
     Table {
         name: "outbox",

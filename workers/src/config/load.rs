@@ -170,6 +170,8 @@ impl Config {
             ("relay.batch", self.relay.batch.max(0).unsigned_abs()),
             ("relay.in_flight", self.relay.in_flight as u64),
             ("relay.poll_ms", self.relay.poll_ms),
+            ("recurring.poll_ms", self.recurring.poll_ms),
+            ("recurring.most_at_once", self.recurring.most_at_once as u64),
             ("membership.heartbeat_ms", self.membership.heartbeat_ms),
         ];
         let zero = positive.into_iter().filter(|(_, value)| *value == 0);

@@ -23,7 +23,7 @@ pub use roles::Roles;
 pub use secret::{SecretText, SecretUrl};
 pub use sections::{
     Admin, BankConfig, BrokerConfig, DatabaseConfig, EmbeddedConfig, ImmediateConfig, Log,
-    LogFormat, Membership, RelayConfig, Server, Token, TokenRole, WorkerConfig,
+    LogFormat, Membership, RecurringConfig, RelayConfig, Server, Token, TokenRole, WorkerConfig,
 };
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,8 @@ pub struct Config {
     pub projection_breaker: BreakerConfig,
     /// The relay.
     pub relay: RelayConfig,
+    /// Recurring commands.
+    pub recurring: RecurringConfig,
     /// Heartbeats.
     pub membership: Membership,
     /// The bank itself.

@@ -196,6 +196,18 @@ pub struct RelayConfig {
     pub schedule_ms: u64,
 }
 
+/// Recurring commands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecurringConfig {
+    /// How often it is looked for new ones, in milliseconds.
+    pub poll_ms: u64,
+    /// How late a run may be and is still on time, in milliseconds.
+    pub grace_ms: u64,
+    /// The most runs of one that are made up for at once.
+    pub most_at_once: usize,
+}
+
 /// Heartbeats.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -54,8 +54,13 @@ async fn fill(directory: &Directory) {
         })
         .collect();
     assert_eq!(api.batch(&lines).await.len(), 500);
+    let recurs = json!({ "cron": "0 0 1 1 *", "command": { "type": "account.deposit",
+                         "stream": "account/acc-yearly", "payload": { "amount": 1 } } });
+    let recurs = api.request("PUT", "/v1/recurring/yearly", &[], &recurs).await;
+    assert_eq!(recurs.status, 201, "{}", recurs.body);
     bank.kill();
     directory.run(PARKED);
+    directory.run(OWED);
 }
 
 /// A stream and a document that are parked, with an event that waits, and what a person did.
@@ -79,6 +84,9 @@ const PARKED: &str = "
       FROM parked_keys;
     INSERT INTO dead_letter_audit (at, dead_letter_id, action, who)
     SELECT died_at, id, 'retry', 'ada' FROM dead_letters";
+
+/// Runs that were decided and not sent: 2026-01-01 00:00:00 and 2026-01-01 00:00:01 UTC.
+const OWED: &str = "UPDATE recurring SET owed = '[1767225600000000,1767225601000000]'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_carried_over_and_work_goes_on_there() {
@@ -107,16 +115,22 @@ async fn everything_is_carried_over_and_work_goes_on_there() {
         ("SELECT count(*) FROM adjutant.attempts", count("attempts")),
         ("SELECT count(*) FROM adjutant.holds", count("holds")),
         ("SELECT count(*) FROM adjutant.dead_letters", count("dead_letters")),
+        ("SELECT count(*) FROM adjutant.recurring", count("recurring")),
     ] {
         assert_eq!(look.number(table).await, here, "{table}");
         assert!(here > 0, "{table} has something to carry");
     }
 
+    let owed = "SELECT count(*) FROM adjutant.recurring
+                 WHERE owed = '{2026-01-01T00:00:00Z,2026-01-01T00:00:01Z}' AND wake_at = owed[1]";
+    assert_eq!(look.number(owed).await, 1);
+
     // What was unfinished is finished there; the one that is not due waits, and so does the one
     // behind the dead one.
     let mut bank = site.launch("all").start().await;
     crate::support::eventually("all but these two are finished", async || {
-        (look.unfinished().await == 2).then_some(())
+        let sent = look.number("SELECT sum(runs)::bigint FROM adjutant.recurring").await;
+        (look.unfinished().await == 2 && sent == 2).then_some(())
     })
     .await;
     let api = Api(bank.api());

@@ -4,6 +4,7 @@ mod client;
 mod events;
 mod letters;
 mod queries;
+mod recurring;
 mod server;
 mod submitting;
 mod watching;

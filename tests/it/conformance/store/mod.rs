@@ -16,6 +16,7 @@ mod membership;
 mod noticing;
 mod parking;
 mod querying;
+mod recurring;
 mod relaying;
 mod suspecting;
 mod viewing;
@@ -243,6 +244,14 @@ conformance! {
             a_webhook_gets_only_so_many_messages_a_minute,
             the_lag_of_a_group_is_what_it_has_not_finished,
             a_member_that_vanished_is_lost_and_one_that_stopped_is_not,
+        ]
+        recurring: [
+            a_recurring_command_is_kept_as_it_was_set,
+            a_change_of_what_somebody_else_has_changed_has_no_effect,
+            what_is_due_is_found_longest_due_first_and_nothing_else,
+            what_is_owed_is_decided_once_and_settled_once,
+            what_was_changed_removed_or_paused_meanwhile_is_not_decided,
+            a_recurring_command_that_cannot_be_stored_leaves_nothing_behind,
         ]
         cancelling: [
             an_accept_whose_caller_went_away_is_whole_or_nothing,
