@@ -7,6 +7,7 @@ use adjutant::{
         Broker, BrokerError, Confirmation, Consumer, GroupPartition, IntakeConsumer,
         OutboundMessage, PendingConfirmation, Publisher,
     },
+    immediate::AsyncCommandProcessor,
     ingress::{CommitSettings, GroupCommit, OutboxLimit, Validator, amqp},
     message::{CommandId, GroupName, Route},
     service::Process,
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     domain, eventually,
+    lane::Lane,
     process::{ALL, Site},
     proxy::Proxy,
     rabbit,
@@ -47,13 +49,23 @@ fn start_intake(site: &Site, process: &Process, broker: Arc<dyn Broker>) -> Runn
         OutboxLimit::default(),
         &CommitSettings::default(),
     );
+    start_intake_with(store, broker, commit, None)
+}
+
+fn start_intake_with(
+    store: Arc<dyn Store>,
+    broker: Arc<dyn Broker>,
+    commit: GroupCommit,
+    immediate: Option<AsyncCommandProcessor>,
+) -> RunningIntake {
     let stop = CancellationToken::new();
     tokio::spawn(amqp::run(amqp::AmqpIntakeParts {
         broker,
         store,
-        validator: Validator::new(domain::service().registry().clone()),
+        validator: Validator::new(domain::service().registry().clone())
+            .with_immediate_lane(immediate.is_some()),
         commit,
-        immediate: None,
+        immediate,
         max_body_bytes: 256 * 1024,
         stop: stop.clone(),
     }));
@@ -139,6 +151,35 @@ async fn a_message_is_a_command_and_its_outcome_is_answered() {
             .expect("sum");
     assert_eq!(sum, 12);
     process.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_may_name_the_immediate_lane_and_is_answered() {
+    let site = Site::new().await;
+    let process = site.start(&[Role::Ingress, Role::Relay]).await;
+    let lane = Lane::of(&site, &process).await;
+    let broker = Arc::new(site.road.broker());
+    let processor = Some(lane.processor.clone());
+    let _intake = start_intake_with(site.store.clone(), broker, lane.commit.clone(), processor);
+    let (_connection, channel) = rabbit::raw().await;
+    let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let replies =
+        channel.queue_declare("".into(), options, FieldTable::default()).await.expect("declare");
+    let replies = replies.name().to_string();
+    let id = CommandId::generate();
+    let ask = properties(id, "application/json").with_reply_to(replies.as_str().into());
+    let mut command = deposit(5);
+    command["lane"] = json!("immediate");
+    send(&channel, &site.road.name("intake"), ask, command.to_string().as_bytes()).await;
+    let answer = next_from(&channel, &replies).await;
+    let body: Value = serde_json::from_slice(&answer.data).expect("JSON");
+    assert_eq!((&body["id"], &body["status"]), (&json!(id.to_string()), &json!("succeeded")));
+    let pool = site.database.pool().await;
+    let logged: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.command_log")
+        .fetch_one(&pool)
+        .await
+        .expect("count");
+    assert_eq!(logged, 0, "there is no command worker, and none is needed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
