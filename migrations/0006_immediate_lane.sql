@@ -27,16 +27,15 @@ CREATE INDEX immediate_of_owner ON adjutant.immediate (owner, id);
 CREATE FUNCTION adjutant.finish_immediate(p_partitions smallint[], p_commands uuid[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    v_finished bigint;
+    v_places tid[];
 BEGIN
-    PERFORM 1 FROM unnest(p_partitions, p_commands) AS f(p, id)
-     CROSS JOIN LATERAL (SELECT 1 FROM adjutant.immediate i
-                          WHERE i.partition = f.p AND i.command_id = f.id FOR UPDATE) AS locked;
-    DELETE FROM adjutant.immediate i
-     USING unnest(p_partitions, p_commands) AS f(p, id)
-     WHERE i.partition = f.p AND i.command_id = f.id;
-    GET DIAGNOSTICS v_finished = ROW_COUNT;
-    IF v_finished <> cardinality(p_commands) THEN
+    -- Locked rows stay where they are: they are deleted by place, never by a join with the table.
+    SELECT array_agg(i.place) INTO v_places
+      FROM unnest(p_partitions, p_commands) AS f(p, id)
+     CROSS JOIN LATERAL (SELECT x.ctid AS place FROM adjutant.immediate x
+                          WHERE x.partition = f.p AND x.command_id = f.id FOR UPDATE) AS i;
+    DELETE FROM adjutant.immediate i WHERE i.ctid = ANY(v_places);
+    IF COALESCE(cardinality(v_places), 0) <> cardinality(p_commands) THEN
         RAISE EXCEPTION 'a command of the immediate lane was taken over' USING ERRCODE = 'AJ008';
     END IF;
 END $$;
@@ -63,6 +62,38 @@ BEGIN
     THEN
         RAISE EXCEPTION 'strict commands that came before are not finished' USING ERRCODE = 'AJ009';
     END IF;
+END $$;
+
+-- What enters with a transaction of the executor: commands that it accepts (an id that is there
+-- violates commands_pkey), rows of adjutant.immediate that it takes away, strict ones. Sorted by the
+-- caller. Returns when the new ones were accepted.
+CREATE FUNCTION adjutant.enter(
+    c_buckets smallint[], c_ids uuid[], c_partitions smallint[], c_streams text[], c_types text[],
+    c_lanes smallint[], c_payloads jsonb[], c_metadata jsonb[], c_expected_versions bigint[],
+    c_not_before timestamptz[], c_reply_to jsonb[], c_content_hashes bytea[],
+    c_not_after timestamptz[], c_callback_urls text[],
+    h_partitions smallint[], h_commands uuid[],
+    s_partitions smallint[], s_streams text[]
+) RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    IF cardinality(c_ids) > 0 THEN
+        INSERT INTO adjutant.commands (bucket, id, partition, stream, type, lane, payload, metadata,
+                                       expected_version, not_before, reply_to, content_hash,
+                                       not_after, callback_url, accepted_at)
+        SELECT n.*, v_now
+          FROM unnest(c_buckets, c_ids, c_partitions, c_streams, c_types, c_lanes, c_payloads,
+                      c_metadata, c_expected_versions, c_not_before, c_reply_to, c_content_hashes,
+                      c_not_after, c_callback_urls) AS n;
+    END IF;
+    IF cardinality(h_commands) > 0 THEN
+        PERFORM adjutant.finish_immediate(h_partitions, h_commands);
+    END IF;
+    IF cardinality(s_streams) > 0 THEN
+        PERFORM adjutant.expect_nothing_before(s_partitions, s_streams);
+    END IF;
+    RETURN v_now;
 END $$;
 
 INSERT INTO adjutant.releases (migration, oldest_release) VALUES (6, '0.1.0');

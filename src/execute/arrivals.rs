@@ -74,7 +74,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    fn of(arrivals: &[Arrival]) -> Self {
+    fn of(arrivals: &[&Arrival]) -> Self {
         let (mut new, mut held) = (BTreeMap::new(), BTreeMap::new());
         let mut runs: BTreeMap<Partition, Vec<CommandEntry>> = BTreeMap::new();
         for arrival in arrivals {
@@ -120,6 +120,12 @@ impl Arrivals {
         entering
     }
 
+    /// Whether a fence is about what enters.
+    #[expect(clippy::unused_self, reason = "asked of what enters")]
+    pub(super) fn is_about(&self, fence: &Fence) -> bool {
+        matches!(fence, Fence::Accepted | Fence::Held | Fence::Before)
+    }
+
     /// Finds out which of them a fence is about.
     pub(super) async fn look_again(
         &self,
@@ -131,7 +137,7 @@ impl Arrivals {
         let known: BTreeSet<CommandId> = match fence {
             Fence::Accepted => {
                 let ids: Vec<_> = self.new.keys().copied().collect();
-                store.commands_with_ids(&ids).await?.iter().map(|record| record.id).collect()
+                store.accepted(&ids).await?.into_iter().collect()
             }
             Fence::Held => {
                 let held: Vec<_> = self.held.iter().map(|(id, p)| (*p, *id)).collect();
@@ -161,13 +167,30 @@ impl Executor {
     /// stream in their order. Answers in the order of `arrivals`; each id must be there once.
     pub async fn execute_arrivals(&self, arrivals: Vec<Arrival>) -> Vec<ArrivalEnd> {
         let mut ends: Vec<Option<ArrivalEnd>> = arrivals.iter().map(|_| None).collect();
-        let mut todo = vec![(0..arrivals.len(), Found::default())];
+        // Parts in the order of arrival, the next one last.
+        let mut todo = vec![((0..arrivals.len()).collect::<Vec<_>>(), Found::default())];
+        // Streams of which one that this process holds could not be executed: those that came later
+        // must not overtake it.
+        let mut stuck = BTreeSet::new();
         while let Some((part, found)) = todo.pop() {
-            let some = &arrivals[part.clone()];
+            let (behind, part): (Vec<_>, Vec<_>) =
+                part.into_iter().partition(|i| stuck.contains(&arrivals[*i].command.stream));
+            for i in behind {
+                let why = "one of its stream that came before could not be executed".to_owned();
+                ends[i] = Some(ArrivalEnd::Refused(StoreError::Transient(why)));
+            }
+            if part.is_empty() {
+                continue;
+            }
+            let some: Vec<_> = part.iter().map(|i| &arrivals[*i]).collect();
             let condemned = !found.condemned.is_empty();
-            let entering = Arrivals::of(some);
+            let entering = Arrivals::of(&some);
             match self.execute_together(&entering.runs.clone(), found, Some(&entering)).await {
-                Ok(done) => tell(some, &done, &mut ends[part]),
+                Ok(done) => {
+                    for (i, end) in part.into_iter().zip(tell(&some, &done)) {
+                        ends[i] = Some(end);
+                    }
+                }
                 // One of them cannot be stored: it may be its events, or the command itself.
                 Err(StoreError::Unstorable(reason)) if some.len() == 1 && !condemned => {
                     let mut found = Found::default();
@@ -177,13 +200,17 @@ impl Executor {
                 Err(
                     StoreError::Unstorable(_) | StoreError::Internal(_) | StoreError::Transient(_),
                 ) if some.len() > 1 => {
-                    let middle = part.start + some.len() / 2;
-                    todo.push((middle..part.end, Found::default()));
-                    todo.push((part.start..middle, Found::default()));
+                    let mut head = part;
+                    let tail = head.split_off(head.len() / 2);
+                    todo.push((tail, Found::default()));
+                    todo.push((head, Found::default()));
                 }
                 Err(error) => {
-                    for end in &mut ends[part] {
-                        *end = Some(ArrivalEnd::Refused(copy_of(&error)));
+                    for i in part {
+                        if matches!(arrivals[i].enters, Enters::Held) {
+                            stuck.insert(arrivals[i].command.stream.clone());
+                        }
+                        ends[i] = Some(ArrivalEnd::Refused(copy_of(&error)));
                     }
                 }
             }
@@ -194,15 +221,15 @@ impl Executor {
 }
 
 /// How each of them ended.
-fn tell(arrivals: &[Arrival], done: &Done, ends: &mut [Option<ArrivalEnd>]) {
+fn tell(arrivals: &[&Arrival], done: &Done) -> Vec<ArrivalEnd> {
     let firsts = done.committed.first_offsets.iter().copied().chain(std::iter::repeat(None));
     let ended: BTreeMap<CommandId, (&NewOutcome, Option<Offset>)> =
         done.outcomes.iter().zip(firsts).map(|(it, first)| (it.command_id, (it, first))).collect();
-    for (arrival, end) in arrivals.iter().zip(ends) {
+    let end = |arrival: &&Arrival| {
         let id = arrival.command.id;
         let is_new = matches!(arrival.enters, Enters::New(_));
         let accepted_at = done.committed.accepted_at.filter(|_| is_new);
-        *end = Some(if done.found.fall_back.contains(&id) {
+        if done.found.fall_back.contains(&id) {
             ArrivalEnd::MustQueue
         } else if done.found.ended.contains(&id) {
             ArrivalEnd::Known { reply_was_lost: done.reply_was_lost }
@@ -214,8 +241,9 @@ fn tell(arrivals: &[Arrival], done: &Done, ends: &mut [Option<ArrivalEnd>]) {
             }
         } else {
             ArrivalEnd::SetAside { accepted_at }
-        });
-    }
+        }
+    };
+    arrivals.iter().map(end).collect()
 }
 
 fn outcome(

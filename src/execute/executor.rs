@@ -248,7 +248,18 @@ impl Executor {
                 admissions: admissions.clone(),
             };
             let entering = arrivals.map(|arrivals| arrivals.entering(&self.registry, &found));
-            match self.try_once(runs, known, entering, exclusively).await {
+            let mut tried = self.try_once(runs, known, entering, exclusively).await;
+            if let Some(arrivals) = arrivals
+                && let Err(StoreError::Fenced(fence)) = &tried
+                && arrivals.is_about(fence)
+            {
+                let found = Arc::make_mut(&mut found);
+                match arrivals.look_again(&*self.store, &self.registry, fence, found).await {
+                    Ok(()) => continue,
+                    Err(error) => tried = Err(error),
+                }
+            }
+            match tried {
                 Ok(Step::Committed(mut done)) => {
                     failpoint!(ExecutorCommitted);
                     self.after_commit(runs, &mut done, started.elapsed());
@@ -268,19 +279,10 @@ impl Executor {
                     held_back += 1;
                     metrics::counter!("adjutant_executor_conflicts_total").increment(1);
                 }
-                Err(StoreError::Fenced(
-                    fence @ (Fence::Accepted | Fence::Held | Fence::Before),
-                )) if let Some(arrivals) = arrivals => {
-                    let found = Arc::make_mut(&mut found);
-                    let looked =
-                        arrivals.look_again(&*self.store, &self.registry, &fence, found).await;
-                    if let Err(error) = looked {
-                        return Err(told_after(error, reply_was_lost));
-                    }
-                }
                 Err(StoreError::Fenced(Fence::Outcome)) => {
                     metrics::counter!("adjutant_commands_duplicate_total").increment(1);
-                    let ended = self.look_up_ended(runs).await?;
+                    let ended = self.look_up_ended(runs).await;
+                    let ended = ended.map_err(|error| told_after(error, reply_was_lost))?;
                     Arc::make_mut(&mut found).ended.extend(ended);
                 }
                 Err(StoreError::Fenced(Fence::StreamVersion)) => {
@@ -311,7 +313,7 @@ impl Executor {
                     tracing::warn!(%error, ?delay, "the batch is tried again");
                     tokio::select! {
                         biased;
-                        () = self.stop.cancelled() => return Err(error),
+                        () = self.stop.cancelled() => return Err(told_after(error, reply_was_lost)),
                         () = tokio::time::sleep(delay) => {}
                     }
                 }

@@ -52,6 +52,7 @@ pub struct Dispatcher {
 
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
+    pub(super) stop: CancellationToken,
     pub(super) watcher: CommandWatcher,
     partitions: PartitionCount,
     validator: Validator,
@@ -64,10 +65,11 @@ impl Dispatcher {
     pub fn start(parts: DispatcherParts) -> Self {
         let settings = WatchSettings { max_waiters: parts.max_waiters, tell: |_| Ok(nothing()) };
         let watcher =
-            CommandWatcher::start(parts.store.clone(), parts.signals, settings, parts.stop);
+            CommandWatcher::start(parts.store.clone(), parts.signals, settings, parts.stop.clone());
         let shared = Shared {
             partitions: parts.store.identity().partitions,
             store: parts.store,
+            stop: parts.stop,
             watcher,
             validator: parts.validator,
             commit: parts.commit,
@@ -177,6 +179,9 @@ pub enum AskError {
     /// There is no such command.
     #[error("there is no command {0}")]
     NotFound(CommandId),
+    /// The process stops; the command goes on.
+    #[error("the process stops; ask again for the outcome of command {0}")]
+    Stopping(CommandId),
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),

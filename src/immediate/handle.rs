@@ -164,6 +164,9 @@ impl Where {
         let store = &self.shared.store;
         let mut partition = self.partition;
         loop {
+            if self.shared.stop.is_cancelled() {
+                return Err(AskError::Stopping(self.id));
+            }
             let asked = match partition {
                 Some(partition) => partition,
                 None => {
@@ -182,10 +185,15 @@ impl Where {
                 return Ok(outcome);
             }
             if !had_room {
-                tokio::time::sleep(WITHOUT_ROOM).await;
+                tokio::select! {
+                    biased;
+                    () = self.shared.stop.cancelled() => {}
+                    () = tokio::time::sleep(WITHOUT_ROOM) => {}
+                }
             }
-            let found = store.outcomes(&[(asked, self.id)]).await?;
-            if let Some((_, outcome)) = found.into_iter().next() {
+            // It may have been removed, long after it ended.
+            let record = store.command(self.id).await?.ok_or(AskError::NotFound(self.id))?;
+            if let Some(outcome) = record.outcome {
                 return Ok(outcome);
             }
         }

@@ -12,6 +12,7 @@ mod answer;
 mod dispatcher;
 mod handle;
 mod processor;
+mod reconcile;
 mod request;
 mod room;
 mod run;

@@ -1,6 +1,7 @@
 //! The handle through which commands are executed.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ImmediateSettings, LaneStats,
     answer::{Dispatched, End, Executed},
+    reconcile,
     room::{Room, Ticket, Waits},
     run,
     stats::Stats,
@@ -103,6 +105,7 @@ impl AsyncCommandProcessor {
             parts,
         });
         let task = tokio::spawn(run::run(shared.clone()));
+        tokio::spawn(reconcile::run(shared.clone()));
         (Self { shared }, task)
     }
 
@@ -145,11 +148,30 @@ impl AsyncCommandProcessor {
         &self,
         commands: Vec<NewCommand>,
     ) -> Result<Vec<Answer>, Refusal> {
-        let mut dispatched = Vec::with_capacity(commands.len());
+        let mut placed = Vec::with_capacity(commands.len());
+        // What came behind one that found no room must not overtake it: it shares its fate.
+        let mut without_room: HashMap<StreamId, bool> = HashMap::new();
         for command in commands {
-            dispatched.push(self.shared.place(command, None));
+            placed.push(match without_room.get(&command.stream) {
+                Some(queues) if command.lane == Lane::Immediate => {
+                    self.shared.count_refused(if *queues { "queued" } else { "refused" });
+                    if *queues { Placed::Queue(to_queue(command)) } else { Placed::Nowhere }
+                }
+                _ => {
+                    let (stream, lane) = (command.stream.clone(), command.lane);
+                    let place = self.shared.place(command, None);
+                    match &place {
+                        Placed::Nowhere => drop(without_room.insert(stream, false)),
+                        Placed::Queue(queued) if queued.lane != lane => {
+                            without_room.insert(stream, true);
+                        }
+                        _ => {}
+                    }
+                    place
+                }
+            });
         }
-        self.accept_placed(dispatched).await
+        self.accept_placed(placed).await
     }
 
     /// Makes one command durable and has it executed.
@@ -261,7 +283,10 @@ impl Shared {
         let held = NewCommand { held_by: Some(self.parts.member), ..command.clone() };
         match self.enter(command, false, answer) {
             Ok(ticket) => Placed::Here { command: held, ticket },
-            Err(command) if command.or_queued => Placed::Queue(to_queue(*command)),
+            Err(command) if command.or_queued => {
+                self.count_refused("queued");
+                Placed::Queue(to_queue(*command))
+            }
             Err(_) => {
                 self.count_refused("refused");
                 Placed::Nowhere
@@ -280,6 +305,19 @@ impl Shared {
         let accepted = self.parts.commit.accept_together(commands).await;
         failpoint!(ImmediateAccepted);
         let refused = accepted.as_ref().err().cloned();
+        if let Some(refusal) = refused.clone().filter(|it| !matches!(it, Refusal::Unknown(_))) {
+            // Nothing was accepted, of any of them.
+            for placed in &placed {
+                if let Placed::Here { command, ticket } = placed {
+                    self.leave(command, *ticket, None);
+                }
+            }
+            return Err(refusal);
+        }
+        let nowhere = placed.iter().all(|placed| matches!(placed, Placed::Nowhere));
+        if nowhere && !placed.is_empty() {
+            return Err(Refusal::Overloaded);
+        }
         let mut accepted = accepted.unwrap_or_default().into_iter();
         let mut answers = Vec::with_capacity(placed.len());
         for placed in placed {
@@ -335,6 +373,11 @@ impl Shared {
         let mut delays = RetryPolicy::forever().start();
         // When the process stops, others take over what it holds.
         while delays.wait().await && !self.parts.stop.is_cancelled() {
+            // Whether it is there is asked of the store, whatever the door says.
+            let place = (self.partitions.of(&command.stream), command.id);
+            if self.parts.store.held(&[place]).await.is_ok_and(|held| !held.is_empty()) {
+                return self.may_run(&command, ticket, self.parts.clock.now());
+            }
             match self.parts.commit.accept(command.clone()).await {
                 Ok(acceptance) => {
                     return self.may_run(&command, ticket, acceptance.accepted_at);

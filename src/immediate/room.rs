@@ -34,6 +34,8 @@ pub(super) struct Room<T> {
     bytes: usize,
     running: usize,
     closed: bool,
+    /// Of all that are in the room, and how often.
+    ids: HashMap<CommandId, usize>,
 }
 
 struct Stream<T> {
@@ -61,6 +63,7 @@ impl<T: Waits> Room<T> {
             bytes: 0,
             running: 0,
             closed: false,
+            ids: HashMap::new(),
         }
     }
 
@@ -79,6 +82,7 @@ impl<T: Waits> Room<T> {
         }
         self.commands += 1;
         self.bytes += bytes;
+        *self.ids.entry(command.id()).or_default() += 1;
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.put(stream, ticket, command);
@@ -124,8 +128,23 @@ impl<T: Waits> Room<T> {
         let command = self.streams.get_mut(stream)?.waiting.remove(&ticket)?;
         self.commands -= 1;
         self.bytes -= command.bytes();
+        self.forget(command.id());
         self.look(stream);
         Some(command)
+    }
+
+    /// Whether a command is in the room: it waits, or it is being executed.
+    pub(super) fn holds(&self, id: CommandId) -> bool {
+        self.ids.contains_key(&id)
+    }
+
+    fn forget(&mut self, id: CommandId) {
+        if let Some(count) = self.ids.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.ids.remove(&id);
+            }
+        }
     }
 
     /// Nobody enters any more; gives back who waits and whom `leaves` says.
@@ -191,9 +210,21 @@ impl<T: Waits> Room<T> {
     }
 
     /// They were executed, but for those in `back`, which take their old places.
-    pub(super) fn done(&mut self, taken: usize, bytes: usize, streams: &[StreamId], back: Back<T>) {
-        self.running -= taken;
-        self.commands -= taken - back.len();
+    pub(super) fn done(
+        &mut self,
+        taken: &[CommandId],
+        bytes: usize,
+        streams: &[StreamId],
+        back: Back<T>,
+    ) {
+        self.running -= taken.len();
+        self.commands -= taken.len() - back.len();
+        for id in taken {
+            self.forget(*id);
+        }
+        for (_, _, command) in &back {
+            *self.ids.entry(command.id()).or_default() += 1;
+        }
         self.bytes -= bytes - back.iter().map(|(_, _, command)| command.bytes()).sum::<usize>();
         for (stream, ticket, command) in back {
             self.put(&stream, ticket, command);
@@ -254,8 +285,8 @@ mod tests {
     ) -> (Vec<String>, impl FnOnce(&mut Room<Command>) + use<>) {
         let (commands, streams, bytes) = room.take(most).into_parts();
         let names: Vec<_> = commands.iter().map(|(_, command)| command.name.clone()).collect();
-        let count = names.len();
-        (names, move |room: &mut Room<Command>| room.done(count, bytes, &streams, Vec::new()))
+        let ids: Vec<_> = commands.iter().map(|(_, command)| command.id).collect();
+        (names, move |room: &mut Room<Command>| room.done(&ids, bytes, &streams, Vec::new()))
     }
 
     #[test]
@@ -277,6 +308,7 @@ mod tests {
         done_second(&mut room);
         done_third(&mut room);
         assert_eq!(room.load(), (0, 0, 0));
+        assert!(room.ids.is_empty());
         assert!(room.streams.is_empty(), "nothing is remembered of streams that nobody asks for");
     }
 
@@ -323,8 +355,10 @@ mod tests {
         enter(&mut room, "a1", true);
         let (commands, streams, bytes) = room.take(1).into_parts();
         enter(&mut room, "a2", true);
+        let ids: Vec<_> = commands.iter().map(|(_, command)| command.id).collect();
         let back = commands.into_iter().map(|(ticket, it)| (stream("a"), ticket, it)).collect();
-        room.done(1, bytes, &streams, back);
+        room.done(&ids, bytes, &streams, back);
+        assert!(room.holds(ids[0]));
         assert_eq!(room.load(), (2, 20, 0));
         assert_eq!(take(&mut room, 10).0, ["a1", "a2"]);
     }

@@ -8,14 +8,14 @@ use tokio::sync::Semaphore;
 use super::{
     answer::End,
     processor::{Shared, Waiting},
-    room::{Back, Taken, Waits as _},
+    room::{Back, Taken, Ticket, Waits as _},
 };
 use crate::{
     execute::{Arrival, ArrivalEnd, Enters},
     ingress::{Acceptance, Refusal},
     message::{Attempt, CommandEnvelope, Timestamp},
     observe::names,
-    store::{NewCommand, StoreError},
+    store::{CommandRecord, NewCommand, StoreError},
 };
 
 /// How often other tasks that are ready get a turn before a batch is closed.
@@ -61,7 +61,7 @@ async fn take_turns(shared: &Arc<Shared>, slots: &Arc<Semaphore>, most: usize) {
 impl Shared {
     async fn execute(self: &Arc<Self>, taken: Taken<Waiting>) {
         let (commands, streams, bytes) = taken.into_parts();
-        let count = commands.len();
+        let ids: Vec<_> = commands.iter().map(|(_, waiting)| waiting.command.id).collect();
         self.report();
         failpoint!(ImmediateTaken);
         let arrivals = commands.iter().map(|(_, waiting)| self.arrival(waiting)).collect();
@@ -72,18 +72,97 @@ impl Shared {
             commands.iter().map(|_| ArrivalEnd::Refused(broken())).collect()
         });
         failpoint!(ImmediateEnded);
-        let mut back = Back::new();
-        for ((ticket, waiting), end) in commands.into_iter().zip(ends) {
-            if let Some(waiting) = self.tell(waiting, end).await {
-                back.push((waiting.command.stream.clone(), ticket, waiting));
-            }
-        }
+        let back = self.tell_all(commands.into_iter().zip(ends).collect()).await;
         if !back.is_empty() {
             tokio::time::sleep(PAUSE).await;
         }
-        self.room().done(count, bytes, &streams, back);
+        self.room().done(&ids, bytes, &streams, back);
         self.work.notify_one();
         self.report();
+    }
+
+    /// Tells callers how their commands ended: first those of whom it is known, then, with one
+    /// question each, those whose ids were there and those that must take the queue. Gives back what
+    /// this process must try again.
+    async fn tell_all(&self, ended: Vec<((Ticket, Box<Waiting>), ArrivalEnd)>) -> Back<Waiting> {
+        let mut back = Back::new();
+        let (mut known, mut queue) = (Vec::new(), Vec::new());
+        for ((ticket, waiting), end) in ended {
+            let held = waiting.held;
+            let acceptance = |accepted_at: Option<Timestamp>| Acceptance {
+                accepted_at: held.or(accepted_at).unwrap_or_else(|| self.parts.clock.now()),
+                replay: false,
+            };
+            match end {
+                ArrivalEnd::Ended { outcome, accepted_at } => {
+                    self.count(&waiting, outcome.status.as_str());
+                    tell(waiting, End::Ended(acceptance(accepted_at), outcome));
+                }
+                ArrivalEnd::SetAside { accepted_at } => {
+                    self.count(&waiting, "set_aside");
+                    tell(waiting, End::Elsewhere(acceptance(accepted_at)));
+                }
+                ArrivalEnd::Known { .. } if held.is_some() => {
+                    tell(waiting, End::Elsewhere(acceptance(None)));
+                }
+                ArrivalEnd::Known { reply_was_lost } => known.push((waiting, reply_was_lost)),
+                ArrivalEnd::MustQueue => {
+                    self.count(&waiting, "queued");
+                    queue.push(waiting);
+                }
+                ArrivalEnd::Refused(error) if held.is_some() => {
+                    tracing::error!(%error, command = %waiting.command.id, "it cannot be executed now; trying again");
+                    back.push((waiting.command.stream.clone(), ticket, waiting));
+                }
+                ArrivalEnd::Refused(error) => tell(waiting, End::Refused(refusal_of(error))),
+            }
+        }
+        self.accept_for_the_queue(queue).await;
+        self.look_up(known).await;
+        back
+    }
+
+    /// Strict ones take their places in the log, in their order, before later ones of their streams
+    /// run.
+    async fn accept_for_the_queue(&self, queue: Vec<Box<Waiting>>) {
+        if queue.is_empty() {
+            return;
+        }
+        let commands = queue.iter().map(|waiting| waiting.command.clone()).collect();
+        let accepted = self.parts.commit.accept_together(commands).await;
+        let refused = accepted.as_ref().err().cloned();
+        let mut accepted = accepted.unwrap_or_default().into_iter();
+        for waiting in queue {
+            let otherwise = || refused.clone().unwrap_or_else(broke_off);
+            tell(
+                waiting,
+                match accepted.next() {
+                    Some(Ok(acceptance)) => End::Elsewhere(acceptance),
+                    Some(Err(refusal)) => End::Refused(refusal),
+                    None => End::Refused(otherwise()),
+                },
+            );
+        }
+    }
+
+    /// Ids that were accepted before: of the same commands, or of others?
+    async fn look_up(&self, known: Vec<(Box<Waiting>, bool)>) {
+        if known.is_empty() {
+            return;
+        }
+        let ids: Vec<_> = known.iter().map(|(waiting, _)| waiting.command.id).collect();
+        let found = self.parts.store.commands_with_ids(&ids).await;
+        for (waiting, reply_was_lost) in known {
+            let end = match &found {
+                Ok(records) => {
+                    let record = records.iter().find(|record| record.id == waiting.command.id);
+                    of_known(&waiting.command, record, reply_was_lost)
+                }
+                Err(error) if reply_was_lost => End::Refused(Refusal::Unknown(error.to_string())),
+                Err(error) => End::Refused(Refusal::Unavailable(error.to_string())),
+            };
+            tell(waiting, end);
+        }
     }
 
     fn arrival(&self, waiting: &Waiting) -> Arrival {
@@ -96,69 +175,6 @@ impl Shared {
                 Some(_) => Enters::Held,
                 None => Enters::New(Box::new(command.clone())),
             },
-        }
-    }
-
-    /// Tells the caller how it ended; gives it back if this process must go on trying.
-    async fn tell(&self, mut waiting: Box<Waiting>, end: ArrivalEnd) -> Option<Box<Waiting>> {
-        let held = waiting.held;
-        let acceptance = |accepted_at: Option<Timestamp>| Acceptance {
-            accepted_at: held.or(accepted_at).unwrap_or_else(|| self.parts.clock.now()),
-            replay: false,
-        };
-        let end = match end {
-            ArrivalEnd::Ended { outcome, accepted_at } => {
-                self.count(&waiting, outcome.status.as_str());
-                End::Ended(acceptance(accepted_at), outcome)
-            }
-            ArrivalEnd::SetAside { accepted_at } => {
-                self.count(&waiting, "set_aside");
-                End::Elsewhere(acceptance(accepted_at))
-            }
-            ArrivalEnd::Known { .. } if held.is_some() => End::Elsewhere(acceptance(None)),
-            ArrivalEnd::Known { reply_was_lost } => {
-                self.look_up(&waiting.command, reply_was_lost).await
-            }
-            ArrivalEnd::MustQueue => {
-                self.count(&waiting, "queued");
-                match self.parts.commit.accept(waiting.command.clone()).await {
-                    Ok(acceptance) => End::Elsewhere(acceptance),
-                    Err(refusal) => End::Refused(refusal),
-                }
-            }
-            ArrivalEnd::Refused(error) if held.is_some() => {
-                tracing::error!(%error, command = %waiting.command.id, "it cannot be executed now; trying again");
-                return Some(waiting);
-            }
-            ArrivalEnd::Refused(error) => End::Refused(refusal_of(error)),
-        };
-        if let Some(answer) = waiting.answer.take() {
-            failpoint!(ImmediateAnswering);
-            // Nobody there any more: what was done is done.
-            let _ = answer.send(end);
-        }
-        None
-    }
-
-    /// The id was accepted before: the same command, or another one?
-    async fn look_up(&self, command: &NewCommand, reply_was_lost: bool) -> End {
-        match self.parts.store.command(command.id).await {
-            Ok(Some(record)) if record.content_hash != command.content_hash => {
-                End::Refused(Refusal::Conflict)
-            }
-            Ok(Some(record)) => {
-                let acceptance =
-                    Acceptance { accepted_at: record.accepted_at, replay: !reply_was_lost };
-                match record.outcome {
-                    Some(outcome) => End::Ended(acceptance, Box::new(outcome)),
-                    None => End::Elsewhere(acceptance),
-                }
-            }
-            Ok(None) => End::Refused(Refusal::Unavailable(
-                "the command was accepted before, and is gone".into(),
-            )),
-            Err(error) if reply_was_lost => End::Refused(Refusal::Unknown(error.to_string())),
-            Err(error) => End::Refused(refusal_of(error)),
         }
     }
 
@@ -176,6 +192,33 @@ impl Shared {
         metrics::gauge!(names::IMMEDIATE_WAITING_BYTES).set(bytes as f64);
         metrics::gauge!(names::IMMEDIATE_RUNNING).set(running as f64);
     }
+}
+
+/// Nobody may be there any more: what was done is done.
+fn tell(mut waiting: Box<Waiting>, end: End) {
+    if let Some(answer) = waiting.answer.take() {
+        failpoint!(ImmediateAnswering);
+        let _ = answer.send(end);
+    }
+}
+
+fn of_known(command: &NewCommand, record: Option<&CommandRecord>, reply_was_lost: bool) -> End {
+    let Some(record) = record else {
+        let why = "the command was accepted before, and is gone".to_owned();
+        return End::Refused(Refusal::Unavailable(why));
+    };
+    if record.content_hash != command.content_hash {
+        return End::Refused(Refusal::Conflict);
+    }
+    let acceptance = Acceptance { accepted_at: record.accepted_at, replay: !reply_was_lost };
+    match &record.outcome {
+        Some(outcome) => End::Ended(acceptance, Box::new(outcome.clone())),
+        None => End::Elsewhere(acceptance),
+    }
+}
+
+fn broke_off() -> Refusal {
+    Refusal::Unknown("accepting broke off".into())
 }
 
 fn envelope(command: &NewCommand, accepted_at: Timestamp) -> CommandEnvelope {

@@ -75,6 +75,10 @@ pub const HOUSEKEEPING_SECONDS: &str = "adjutant_housekeeping_seconds";
 pub const SCHEDULE_ORPHANS_TOTAL: &str = "adjutant_schedule_orphans_total";
 /// Commands of the immediate lane whose process was gone; they went through the queue.
 pub const IMMEDIATE_TAKEN_OVER_TOTAL: &str = "adjutant_immediate_taken_over_total";
+/// Commands that a process held by the database and did not have; they went through the queue.
+pub const IMMEDIATE_LET_GO_TOTAL: &str = "adjutant_immediate_let_go_total";
+/// The age of the oldest command that a process holds, if it is more than ten seconds.
+pub const IMMEDIATE_OLDEST_SECONDS: &str = "adjutant_immediate_held_oldest_seconds";
 /// Commands that wait in the immediate lane.
 pub const IMMEDIATE_WAITING: &str = "adjutant_immediate_waiting_commands";
 /// Bytes that they hold.
@@ -148,6 +152,8 @@ pub fn describe() {
     describe_histogram!(HOUSEKEEPING_SECONDS, Unit::Seconds, "Duration of a round of housekeeping");
     describe_counter!(SCHEDULE_ORPHANS_TOTAL, "Schedule rows that had nothing to run");
     describe_counter!(IMMEDIATE_TAKEN_OVER_TOTAL, "Commands whose process was gone");
+    describe_counter!(IMMEDIATE_LET_GO_TOTAL, "Commands that a process held and did not have");
+    describe_gauge!(IMMEDIATE_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest held command");
     describe_gauge!(IMMEDIATE_WAITING, "Commands that wait in the immediate lane");
     describe_gauge!(IMMEDIATE_WAITING_BYTES, Unit::Bytes, "Bytes that they hold");
     describe_gauge!(IMMEDIATE_RUNNING, "Commands that the immediate lane executes now");

@@ -80,5 +80,8 @@ pub struct RelayParts {
 /// Starts the relay's tasks.
 pub fn start(parts: RelayParts) -> Vec<AbortOnDropHandle<()>> {
     let schedule = schedule::run(parts.clone());
-    [tokio::spawn(publish::run(parts)), tokio::spawn(schedule)].map(AbortOnDropHandle::new).into()
+    let take_over = schedule::take_over_what_is_held(parts.clone());
+    [tokio::spawn(publish::run(parts)), tokio::spawn(schedule), tokio::spawn(take_over)]
+        .map(AbortOnDropHandle::new)
+        .into()
 }

@@ -16,7 +16,6 @@ const PURGE_ROWS: i64 = 20_000;
 
 pub(super) async fn run(parts: RelayParts) {
     let mut next_purge = Instant::now() + PURGE_EVERY;
-    let mut next_take_over = Instant::now();
     loop {
         tokio::select! {
             biased;
@@ -29,10 +28,6 @@ pub(super) async fn run(parts: RelayParts) {
             continue;
         }
         promote(&parts, &partitions).await;
-        if Instant::now() >= next_take_over {
-            next_take_over = Instant::now() + parts.settings.take_over_every;
-            take_over(&parts, &partitions).await;
-        }
         if partitions.contains(&Partition(0)) && Instant::now() >= next_purge {
             next_purge = Instant::now() + PURGE_EVERY;
             if let Err(error) = parts.store.purge_checkpoints(PURGE_ROWS).await {
@@ -57,6 +52,21 @@ async fn promote(parts: &RelayParts, partitions: &[Partition]) {
                 tracing::warn!(%error, "due commands could not be moved; trying again");
                 return;
             }
+        }
+    }
+}
+
+/// In a task of its own: what is due does not wait for it.
+pub(super) async fn take_over_what_is_held(parts: RelayParts) {
+    loop {
+        tokio::select! {
+            biased;
+            () = parts.stop.cancelled() => return,
+            () = tokio::time::sleep(parts.settings.take_over_every) => {}
+        }
+        let partitions = parts.partitions.borrow().clone();
+        if !partitions.is_empty() {
+            take_over(&parts, &partitions).await;
         }
     }
 }

@@ -22,14 +22,14 @@ use crate::{
         ConditionReport, DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter,
         DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain,
         DecidedRuns, DueRecurring, EndedRemoved, Entering, Entry, EventFailure, EventProgress,
-        Execution, FoldDocuments, FoldRequest, ForeignMessage, GroupLag, Heads, Heartbeat, Hold,
-        Housekeeping, Identity, Intake, JobMove, KeyName, Leftover, LoadedStream, LogKind, Logs,
-        Member, Members, NewCommand, NewJob, NextDue, Notices, NotificationEnd, Outbox, OutboxPage,
-        Page, ParkedCount, ParkedKey, ParkedKeys, Queries, Recurring, RecurringCommand,
-        RecurringName, RecurringTerms, RejectedMessage, Replay, ReplayAsked, ReplayProgress,
-        ReplayStep, RetryRequest, SettledRuns, Store, StoreError, StoredStreamEvent, Suspects,
-        Taken, ViewAt, ViewCommit, ViewDocuments, ViewRecord, Views, WaitingEvent,
-        sqlite::SqliteStore,
+        Execution, FoldDocuments, FoldRequest, ForeignMessage, GroupLag, Heads, Heartbeat,
+        HeldCommand, Hold, Housekeeping, Identity, Intake, JobMove, KeyName, Leftover,
+        LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob, NextDue, Notices,
+        NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys, Queries,
+        Recurring, RecurringCommand, RecurringName, RecurringTerms, RejectedMessage, Replay,
+        ReplayAsked, ReplayProgress, ReplayStep, RetryRequest, SettledRuns, Store, StoreError,
+        StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments, ViewRecord, Views,
+        WaitingEvent, sqlite::SqliteStore,
     },
 };
 
@@ -151,6 +151,25 @@ impl Execution for SimulatedStore {
         let asked = Noted::of(&(streams, entering));
         let work = self.inner().commit_exclusively(partitions, streams, entering, decide);
         self.write("commit_exclusively", asked, work).await
+    }
+
+    async fn accepted(&self, commands: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        self.read(self.inner().accepted(commands)).await
+    }
+
+    async fn held_by(
+        &self,
+        owner: MemberId,
+        older_than: Duration,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<HeldCommand>, StoreError> {
+        self.read(self.inner().held_by(owner, older_than, after, limit)).await
+    }
+
+    async fn let_go_of_held(&self, commands: &[(Partition, CommandId)]) -> Result<(), StoreError> {
+        let asked = Noted::of(&commands);
+        self.write("let_go_of_held", asked, self.inner().let_go_of_held(commands)).await
     }
 
     async fn held(

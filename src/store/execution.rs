@@ -1,13 +1,13 @@
 //! What the executor needs: loading streams and committing decisions.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{Hold, LetGo, NewCommand, NewDeadLetter, NewFailure, SetAside, StoreError};
 use crate::message::{
-    CommandId, Failure, GroupName, Metadata, Offset, Outcome, OutcomeStatus, Partition, RawJson,
-    ReplyAddress, StreamId, Timestamp, Version,
+    CommandId, Failure, GroupName, MemberId, Metadata, Offset, Outcome, OutcomeStatus, Partition,
+    RawJson, ReplyAddress, StreamId, Timestamp, Version,
 };
 
 /// The newest snapshot of a stream.
@@ -156,6 +156,19 @@ impl Entering {
     }
 }
 
+/// A command that a process of the immediate lane holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldCommand {
+    /// Its place in the order of acceptance.
+    pub place: i64,
+    /// The partition of its stream.
+    pub partition: Partition,
+    /// The command.
+    pub id: CommandId,
+    /// How long ago it was accepted, by the store's clock, in milliseconds.
+    pub age_ms: i64,
+}
+
 /// Everything that one transaction of the executor writes.
 #[derive(Clone, Debug, Default)]
 pub struct CommandCommit {
@@ -235,6 +248,23 @@ pub trait Execution: Send + Sync {
         entering: &Entering,
         decide: DecideAgain<'_>,
     ) -> Result<CommittedCommands, StoreError>;
+
+    /// Which of these ids were accepted.
+    async fn accepted(&self, commands: &[CommandId]) -> Result<Vec<CommandId>, StoreError>;
+
+    /// What a process of the immediate lane holds for longer than `older_than`, in the order of
+    /// acceptance, from behind a place on.
+    async fn held_by(
+        &self,
+        owner: MemberId,
+        older_than: Duration,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<HeldCommand>, StoreError>;
+
+    /// Lets go of commands that a process holds: they are taken over as those of a process that is
+    /// gone.
+    async fn let_go_of_held(&self, commands: &[(Partition, CommandId)]) -> Result<(), StoreError>;
 
     /// Which of these commands a process of the immediate lane holds still.
     async fn held(&self, commands: &[(Partition, CommandId)])

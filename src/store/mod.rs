@@ -41,7 +41,7 @@ pub use dead_letters::{
 pub use error::{Fence, StoreError};
 pub use execution::{
     CheckpointMove, CommandCommit, CommittedCommands, DecideAgain, Entering, EventMessage,
-    Execution, LoadedStream, NewEvent, NewOutcome, NewSnapshot, Snapshot, StreamEvent,
+    Execution, HeldCommand, LoadedStream, NewEvent, NewOutcome, NewSnapshot, Snapshot, StreamEvent,
 };
 pub use failures::{FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside};
 pub use housekeeping::{CommandCursor, EndedRemoved, Housekeeping, Leftover};

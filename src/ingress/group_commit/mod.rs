@@ -14,6 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{committer::Committer, room::Room};
 use super::{CommitSettings, OutboxLimit, Problem, ProblemCode};
@@ -101,10 +102,12 @@ pub struct GroupCommit {
     sender: mpsc::UnboundedSender<Entry>,
     room: Room,
     outbox: OutboxLimit,
+    closed: CancellationToken,
 }
 
 impl GroupCommit {
-    /// Starts the committer. The task ends when every handle is dropped and all is answered.
+    /// Starts the committer. The task ends when it is closed or every handle is dropped, and all is
+    /// answered.
     pub fn start(
         store: Arc<dyn Store>,
         signals: Signals,
@@ -114,9 +117,16 @@ impl GroupCommit {
         // Unbounded, because the waiting room bounds it.
         let (sender, receiver) = mpsc::unbounded_channel();
         let room = Room::new(settings.waiting_commands, settings.waiting_bytes);
+        let closed = CancellationToken::new();
         let committer = Committer::new(store, signals, room.clone(), settings);
-        let task = tokio::spawn(committer.run(receiver));
-        (Self { sender, room, outbox }, task)
+        let task = tokio::spawn(committer.run(receiver, closed.clone()));
+        (Self { sender, room, outbox, closed }, task)
+    }
+
+    /// Takes no more; what waits is committed. Whoever has a handle still is refused as
+    /// [`Refusal::Stopping`].
+    pub fn close(&self) {
+        self.closed.cancel();
     }
 
     /// Accepts one command. If this future is dropped, the command is still accepted or refused as

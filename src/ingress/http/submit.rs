@@ -111,6 +111,11 @@ async fn submit_immediate(
     let began = Instant::now();
     let executed = immediate.execute(command, limit).await.map_err(refused)?;
     let response = match executed {
+        // The first command's resource, whichever lane it took.
+        Executed::Ended(acceptance, _) if acceptance.replay => {
+            app.metrics.single.accepted(true);
+            answer(app, &sent, acceptance, None).await
+        }
         Executed::Ended(acceptance, outcome) => {
             app.metrics.single.accepted(acceptance.replay);
             CommandResource::of_known(&sent.known(&acceptance), Some(&outcome))

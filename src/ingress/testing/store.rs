@@ -197,6 +197,21 @@ impl Execution for MemoryStore {
     ) -> Result<CommittedCommands, StoreError> {
         unimplemented!()
     }
+    async fn accepted(&self, _: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        unimplemented!()
+    }
+    async fn held_by(
+        &self,
+        _: crate::message::MemberId,
+        _: Duration,
+        _: i64,
+        _: i64,
+    ) -> Result<Vec<HeldCommand>, StoreError> {
+        unimplemented!()
+    }
+    async fn let_go_of_held(&self, _: &[(Partition, CommandId)]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
     async fn held(&self, _: &[(Partition, CommandId)]) -> Result<Vec<CommandId>, StoreError> {
         unimplemented!()
     }

@@ -407,25 +407,31 @@ fn start_intake(
         max_waiters: settings.ingress.max_waiters,
         stop: stop.clone(),
     });
-    // Whoever waits for a command in a request that is in flight is answered before.
-    let serving = tokio::spawn(async move {
-        let _ = api.join.await;
-        immediate_stop.cancel();
-    });
-    let mut tasks = vec![serving, executing];
-    if settings.amqp_intake {
-        tasks.push(tokio::spawn(amqp::run(amqp::AmqpIntakeParts {
+    let executing = AbortOnDropHandle::new(executing);
+    let from_broker = settings.amqp_intake.then(|| {
+        let parts = amqp::AmqpIntakeParts {
             broker: parts.broker,
             store,
             validator,
-            commit,
+            commit: commit.clone(),
             immediate: Some(immediate),
             max_body_bytes: settings.ingress.max_command_bytes,
             stop: stop.clone(),
-        })));
-    }
-    tasks.push(committing);
-    let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
+        };
+        AbortOnDropHandle::new(tokio::spawn(amqp::run(parts)))
+    });
+    // One after the other: whoever waits for a command in a request that is in flight is answered
+    // before the lane stops, and what was sent is committed before the last.
+    let ending = tokio::spawn(async move {
+        let _ = api.join.await;
+        immediate_stop.cancel();
+        let _ = executing.await;
+        if let Some(from_broker) = from_broker {
+            let _ = from_broker.await;
+        }
+        commit.close();
+    });
+    let tasks = [ending, committing].map(AbortOnDropHandle::new).into();
     Ok(Intake { api: Some(api.local_addr), dispatcher: Some(dispatcher), stop, tasks })
 }
 

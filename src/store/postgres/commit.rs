@@ -1,7 +1,10 @@
 //! Committing decisions: snapshots first (rows that can wait), then one function call under the
 //! event-log locks, and COMMIT, in one flight.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::ToSql};
@@ -9,15 +12,15 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     PostgresStore,
     columns::{self, Jsonb, OwnedJsonb, json_text, metadata_json},
-    entering::{self, Prepared},
+    entering::{self, EnteringColumns},
     errors, failures, pool, streams,
     transaction::Transaction,
 };
 use crate::{
-    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, StreamId, Timestamp, Version},
+    message::{CommandId, MemberId, Offset, Outcome, OutcomeStatus, Partition, StreamId, Version},
     store::{
-        CommandCommit, CommittedCommands, DecideAgain, Entering, Execution, Hold, LoadedStream,
-        StoreError,
+        CommandCommit, CommittedCommands, DecideAgain, Entering, Execution, HeldCommand, Hold,
+        LoadedStream, StoreError,
     },
 };
 
@@ -42,14 +45,56 @@ const SNAPSHOTS: &str = "
        SET version = EXCLUDED.version, state_version = EXCLUDED.state_version, state = EXCLUDED.state
      WHERE s.version < EXCLUDED.version OR s.state_version <> EXCLUDED.state_version";
 
+/// What is decided, behind what enters: the group's name is made to depend on that, so that nothing
+/// is committed, and no log is locked, before.
+fn behind_entering(commit: &str) -> String {
+    let numbers = commit.matches('$').count();
+    let enter: Vec<String> = (1..=entering::PARAMS).map(|n| format!("${}", n + numbers)).collect();
+    let commit =
+        commit.replace("SELECT v_heads, v_now", "SELECT c.v_heads, c.v_now, e.accepted_at");
+    let commit = commit.replace(
+        "FROM adjutant.commit_commands(",
+        &format!(
+            "FROM adjutant.enter({}) AS e(accepted_at) CROSS JOIN LATERAL adjutant.commit_commands(",
+            enter.join(", ")
+        ),
+    );
+    let group = "CASE WHEN e.accepted_at IS NULL THEN $30 ELSE $30 END,";
+    format!("{} AS c", commit.replace("$30,", group))
+}
+
 /// In (class, partition) order.
 const LOCK: &str = "
     SELECT pg_advisory_xact_lock(k.class, k.p)::text
       FROM (SELECT c.class, t.p::integer FROM unnest($2::integer[]) AS c(class),
                    unnest($1::smallint[]) AS t(p) ORDER BY 1, 2) AS k(class, p)";
 
+/// See `migrations/0006_immediate_lane.sql`.
+const NOTHING_BEFORE: &str = "SELECT adjutant.expect_nothing_before($1, $2)";
+
 /// The classes of log locks: command logs, event logs.
 const CLASSES: [i32; 2] = [1_094_929_921, 1_094_929_922];
+
+/// Served by commands_pkey.
+const ACCEPTED: &str = "
+    SELECT c.id FROM unnest($1::smallint[], $2::uuid[]) AS n(bucket, id)
+     CROSS JOIN LATERAL (SELECT f.id FROM adjutant.commands f
+                          WHERE f.bucket = n.bucket AND f.id = n.id OFFSET 0) AS c";
+
+/// Served by immediate_of_owner.
+const HELD_BY: &str = "
+    SELECT i.id, i.partition, i.command_id,
+           (EXTRACT(EPOCH FROM clock_timestamp() - i.accepted_at) * 1000)::bigint
+      FROM adjutant.immediate i
+     WHERE i.owner = $1 AND i.id > $2
+       AND i.accepted_at < clock_timestamp() - $3::bigint * interval '1 millisecond'
+     ORDER BY i.id LIMIT $4";
+
+/// The owner that nobody is. Served by immediate_pkey.
+const LET_GO_OF_HELD: &str = "
+    UPDATE adjutant.immediate i SET owner = '00000000-0000-0000-0000-000000000000'
+      FROM unnest($1::smallint[], $2::uuid[]) AS n(partition, id)
+     WHERE i.partition = n.partition AND i.command_id = n.id";
 
 /// Served by immediate_pkey.
 const HELD: &str = "
@@ -95,13 +140,27 @@ impl Execution for PostgresStore {
     ) -> Result<CommittedCommands, StoreError> {
         let mut transaction = self.transaction().await?;
         let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
-        let classes = &CLASSES[..];
-        let enters = entering::Steps::of(self, entering)?;
-        let mut steps = enters.params();
-        steps.push((LOCK, vec![&partitions, &classes]));
-        let prepared = Prepared::all(&transaction, steps).await?;
-        let answers = transaction.begin_with_all(&prepared.steps()).await?;
-        let accepted_at = accepted_at(entering, &answers);
+        let lock = transaction.prepare(LOCK).await?;
+        let locks: [&(dyn ToSql + Sync); 2] = [&partitions, &&CLASSES[..]];
+        let mut accepted_at = None;
+        if entering.is_empty() {
+            transaction.begin_with(&lock, &locks).await?;
+        } else {
+            // In a flight of its own: what enters must not take place without what is decided.
+            transaction.begin().await?;
+            let enters = EnteringColumns::of(self, entering)?;
+            // The locks of strict ones come in the order of all, so they wait for those.
+            let unlocked = Entering { strict: Vec::new(), ..entering.clone() };
+            let before = EnteringColumns::of(self, &unlocked)?;
+            let enter = transaction.prepare(entering::ENTER).await?;
+            let rows = transaction.query(&enter, &before.params()).await?;
+            accepted_at = rows.first().and_then(|row| row.get(0));
+            transaction.query(&lock, &locks).await?;
+            if !entering.strict.is_empty() {
+                let look = transaction.prepare(NOTHING_BEFORE).await?;
+                transaction.query(&look, &enters.strict_params()).await?;
+            }
+        }
         let keys = self.stream_keys(streams);
         let snapshots = transaction.prepare(streams::SNAPSHOTS).await?;
         let snapshots = transaction.query(&snapshots, &keys.params()).await?;
@@ -112,6 +171,46 @@ impl Execution for PostgresStore {
         commit.snapshots.clear();
         let committed = self.send_commit(transaction, &commit, Begin::Done).await?;
         Ok(CommittedCommands { accepted_at, ..committed })
+    }
+
+    async fn accepted(&self, commands: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        let client = self.hot().await?;
+        let accepted = pool::prepare(&client, ACCEPTED).await?;
+        let buckets: Vec<i16> = commands.iter().map(|id| self.bucket(*id)).collect();
+        let ids: Vec<_> = commands.iter().map(|id| id.0).collect();
+        let rows = client.query(&accepted, &[&buckets, &ids]).await;
+        let rows = rows.map_err(errors::before_commit)?;
+        Ok(rows.iter().map(|row| CommandId(row.get(0))).collect())
+    }
+
+    async fn held_by(
+        &self,
+        owner: MemberId,
+        older_than: Duration,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<HeldCommand>, StoreError> {
+        let client = self.hot().await?;
+        let held_by = pool::prepare(&client, HELD_BY).await?;
+        let older_than = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
+        let rows = client.query(&held_by, &[&owner.0, &after, &older_than, &limit]).await;
+        let rows = rows.map_err(errors::before_commit)?;
+        let held = |row: &Row| HeldCommand {
+            place: row.get(0),
+            partition: Partition(row.get(1)),
+            id: CommandId(row.get(2)),
+            age_ms: row.get(3),
+        };
+        Ok(rows.iter().map(held).collect())
+    }
+
+    async fn let_go_of_held(&self, commands: &[(Partition, CommandId)]) -> Result<(), StoreError> {
+        let client = self.hot().await?;
+        let let_go = pool::prepare(&client, LET_GO_OF_HELD).await?;
+        let partitions: Vec<i16> = commands.iter().map(|(partition, _)| partition.0).collect();
+        let ids: Vec<_> = commands.iter().map(|(_, id)| id.0).collect();
+        let done = client.execute(&let_go, &[&partitions, &ids]).await;
+        done.map(drop).map_err(errors::after_commit)
     }
 
     async fn held(
@@ -183,31 +282,27 @@ impl PostgresStore {
             let rows = transaction.commit_with(&function, &params).await?;
             return Ok(columns.committed(commit, &rows));
         }
-        if commit.snapshots.is_empty() && commit.entering.is_empty() {
-            let function = transaction.prepare(function).await?;
+        let enters = EnteringColumns::of(self, &commit.entering)?;
+        let with_entering;
+        let function = if commit.entering.is_empty() {
+            function
+        } else {
+            params.extend(enters.params());
+            with_entering = behind_entering(function);
+            &with_entering
+        };
+        let function = transaction.prepare(function).await?;
+        if commit.snapshots.is_empty() {
             let rows = transaction.run_with(&function, &params).await?;
             return Ok(columns.committed(commit, &rows));
         }
-        // What can wait comes before the function, which takes the log locks.
-        let snapshots = SnapshotColumns::of(commit);
-        let enters = entering::Steps::of(self, &commit.entering)?;
-        let mut steps = enters.params();
-        if !commit.snapshots.is_empty() {
-            let locks = steps.iter().position(|(sql, _)| entering::locks(sql));
-            steps.insert(locks.unwrap_or(steps.len()), (SNAPSHOTS, snapshots.params().to_vec()));
-        }
-        steps.push((function, params));
-        let prepared = Prepared::all(&transaction, steps).await?;
-        let answers = transaction.run_with_all(&prepared.steps()).await?;
-        let rows = answers.last().map(Vec::as_slice).unwrap_or_default();
-        let committed = columns.committed(commit, rows);
-        Ok(CommittedCommands { accepted_at: accepted_at(&commit.entering, &answers), ..committed })
+        // Rows that can wait come before the function, which takes the log locks.
+        let snapshots = transaction.prepare(SNAPSHOTS).await?;
+        let snapshot_columns = SnapshotColumns::of(commit);
+        let first = (&snapshots, &snapshot_columns.params()[..]);
+        let answers = transaction.run_with_all(&[first, (&function, &params)]).await?;
+        Ok(columns.committed(commit, answers.last().map(Vec::as_slice).unwrap_or_default()))
     }
-}
-
-/// The new ones are written by the first statement.
-fn accepted_at(entering: &Entering, answers: &[Vec<Row>]) -> Option<Timestamp> {
-    (!entering.new.is_empty()).then(|| Some(answers.first()?.first()?.get(1)))?
 }
 
 type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
@@ -385,7 +480,7 @@ impl<'a> CommitColumns<'a> {
         CommittedCommands {
             first_offsets: commit.outcomes.iter().zip(&self.outcome_places).map(offset).collect(),
             recorded_at: rows.first().map(|row| row.get(1)),
-            accepted_at: None,
+            accepted_at: rows.first().filter(|row| row.len() > 2).and_then(|row| row.get(2)),
         }
     }
 }

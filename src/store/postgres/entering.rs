@@ -1,38 +1,34 @@
 //! Commands of the immediate lane that enter with the transaction that decides them: rows of
 //! `adjutant.commands` are written, rows of `adjutant.immediate` taken away, both before any log
 //! lock, because they may wait for others (law 4).
+//!
+//! All of it is one statement with what is decided: should BEGIN fail, and the statements behind it
+//! run on their own, none of them takes place without the others.
 
-use tokio_postgres::{Statement, types::ToSql};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{
-    PostgresStore,
-    new_commands::{self, NewColumns},
-    transaction::{Params, Step, Transaction},
-};
+use super::{PostgresStore, new_commands::NewColumns};
 use crate::store::{Entering, StoreError};
 
 /// See `migrations/0006_immediate_lane.sql`.
-const FINISH: &str = "SELECT adjutant.finish_immediate($1, $2)";
-/// See `migrations/0006_immediate_lane.sql`. It takes the first log locks, so it comes last.
-const NOTHING_BEFORE: &str = "SELECT adjutant.expect_nothing_before($1, $2)";
+pub(super) const ENTER: &str = "
+    SELECT adjutant.enter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                          $17, $18)";
 
-/// Whether a statement takes log locks: nothing that can wait may come behind it.
-pub(super) fn locks(sql: &str) -> bool {
-    sql == NOTHING_BEFORE
-}
+/// How many parameters [`ENTER`] has.
+pub(super) const PARAMS: usize = 18;
 
-/// The statements of what enters, with their parameters.
-pub(super) struct Steps<'a> {
+/// What enters, column by column.
+pub(super) struct EnteringColumns<'a> {
     new: NewColumns<'a>,
-    has_new: bool,
     held_partitions: Vec<i16>,
     held_commands: Vec<Uuid>,
     strict_partitions: Vec<i16>,
     strict_streams: Vec<&'a str>,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> EnteringColumns<'a> {
     pub(super) fn of(store: &PostgresStore, entering: &'a Entering) -> Result<Self, StoreError> {
         let mut held = entering.held.clone();
         held.sort_unstable();
@@ -40,7 +36,6 @@ impl<'a> Steps<'a> {
         strict.sort_unstable();
         Ok(Self {
             new: NewColumns::of(store, &entering.new)?,
-            has_new: !entering.new.is_empty(),
             held_partitions: held.iter().map(|(partition, _)| partition.0).collect(),
             held_commands: held.iter().map(|(_, command)| command.0).collect(),
             strict_partitions: strict.iter().map(|(partition, _)| partition.0).collect(),
@@ -48,38 +43,19 @@ impl<'a> Steps<'a> {
         })
     }
 
-    /// Each statement that has something to do, in the order in which they are sent.
-    pub(super) fn params(&self) -> Vec<(&'static str, Vec<&(dyn ToSql + Sync)>)> {
-        let mut steps: Vec<(&'static str, Vec<&(dyn ToSql + Sync)>)> = Vec::new();
-        if self.has_new {
-            steps.push((new_commands::INSERT, self.new.params().to_vec()));
-        }
-        if !self.held_commands.is_empty() {
-            steps.push((FINISH, vec![&self.held_partitions, &self.held_commands]));
-        }
-        if !self.strict_streams.is_empty() {
-            steps.push((NOTHING_BEFORE, vec![&self.strict_partitions, &self.strict_streams]));
-        }
-        steps
-    }
-}
-
-/// Statements that were prepared, with their parameters.
-pub(super) struct Prepared<'a>(Vec<(Statement, Vec<&'a (dyn ToSql + Sync)>)>);
-
-impl<'a> Prepared<'a> {
-    pub(super) async fn all(
-        transaction: &Transaction,
-        steps: Vec<(&'static str, Vec<&'a (dyn ToSql + Sync)>)>,
-    ) -> Result<Self, StoreError> {
-        let mut prepared = Vec::with_capacity(steps.len());
-        for (sql, params) in steps {
-            prepared.push((transaction.prepare(sql).await?, params));
-        }
-        Ok(Self(prepared))
+    pub(super) fn params(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let mut params = self.new.params().to_vec();
+        params.extend([
+            &self.held_partitions as &(dyn ToSql + Sync),
+            &self.held_commands,
+            &self.strict_partitions,
+            &self.strict_streams,
+        ]);
+        params
     }
 
-    pub(super) fn steps(&self) -> Vec<Step<'_>> {
-        self.0.iter().map(|(statement, params)| (statement, &params[..] as Params<'_>)).collect()
+    /// Those of `adjutant.expect_nothing_before`.
+    pub(super) fn strict_params(&self) -> [&(dyn ToSql + Sync); 2] {
+        [&self.strict_partitions, &self.strict_streams]
     }
 }

@@ -53,6 +53,10 @@ impl Intake for PostgresStore {
         let mut transaction = self.transaction().await?;
         let inserted = self.insert_new(&mut transaction, &batch).await?;
         let occupied = self.look_up_occupied(&mut transaction, &batch, &inserted).await?;
+        let mut answered = HashMap::new();
+        let answers =
+            batch.iter().map(|command| answer(command, &inserted, &occupied, &mut answered));
+        let answers = answers.collect::<Result<_, _>>()?;
         if inserted.is_empty() {
             transaction.roll_back().await?;
         } else {
@@ -61,8 +65,7 @@ impl Intake for PostgresStore {
             let appended = self.log_entries(&batch, &inserted);
             self.append_and_commit(transaction, &appended).await?;
         }
-        let mut answered = HashMap::new();
-        batch.iter().map(|command| answer(command, &inserted, &occupied, &mut answered)).collect()
+        Ok(answers)
     }
 
     async fn reject_messages(&self, messages: Vec<RejectedMessage>) -> Result<(), StoreError> {

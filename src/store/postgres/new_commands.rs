@@ -1,4 +1,4 @@
-//! Rows of `adjutant.commands`: their columns, and the two ways in.
+//! Rows of `adjutant.commands`: their columns, and the way in.
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -12,30 +12,20 @@ use crate::{
     store::{NewCommand, StoreError},
 };
 
-/// Ids are sorted, so that two batches with common ids wait for each other in one order.
-macro_rules! insert {
-    ($or:literal) => {
-        concat!(
-            "WITH clock AS (SELECT clock_timestamp() AS now)
-             INSERT INTO adjutant.commands (bucket, id, partition, stream, type, lane, payload,
-                                            metadata, expected_version, not_before, reply_to,
-                                            content_hash, not_after, callback_url, accepted_at)
-             SELECT n.*, clock.now
-               FROM clock, unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::text[],
-                                  $5::text[], $6::smallint[], $7::jsonb[], $8::jsonb[],
-                                  $9::bigint[], $10::timestamptz[], $11::jsonb[], $12::bytea[],
-                                  $13::timestamptz[], $14::text[]) AS n ",
-            $or,
-            " RETURNING id, accepted_at, COALESCE(not_before > accepted_at, false)"
-        )
-    };
-}
-
-/// Served by commands_pkey.
-pub(super) const INSERT_UNLESS_THERE: &str = insert!("ON CONFLICT (bucket, id) DO NOTHING");
-
-/// An id that is there already violates commands_pkey.
-pub(super) const INSERT: &str = insert!("");
+/// Ids are sorted, so that two batches with common ids wait for each other in one order. Served by
+/// commands_pkey. The function `adjutant.enter` writes the same columns.
+pub(super) const INSERT_UNLESS_THERE: &str = "
+    WITH clock AS (SELECT clock_timestamp() AS now)
+    INSERT INTO adjutant.commands (bucket, id, partition, stream, type, lane, payload, metadata,
+                                   expected_version, not_before, reply_to, content_hash, not_after,
+                                   callback_url, accepted_at)
+    SELECT n.*, clock.now
+      FROM clock, unnest($1::smallint[], $2::uuid[], $3::smallint[], $4::text[], $5::text[],
+                         $6::smallint[], $7::jsonb[], $8::jsonb[], $9::bigint[],
+                         $10::timestamptz[], $11::jsonb[], $12::bytea[], $13::timestamptz[],
+                         $14::text[]) AS n
+    ON CONFLICT (bucket, id) DO NOTHING
+    RETURNING id, accepted_at, COALESCE(not_before > accepted_at, false)";
 
 /// Commands as columns, sorted by their key, each id once.
 #[derive(Default)]

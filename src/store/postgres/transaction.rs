@@ -67,17 +67,13 @@ impl Transaction {
         }
     }
 
-    /// BEGIN and queries, in one flight; the answer is each one's.
-    pub(super) async fn begin_with_all(
-        &mut self,
-        steps: &[Step<'_>],
-    ) -> Result<Vec<Vec<Row>>, StoreError> {
-        let client = self.client()?;
-        let queries = join_all(steps.iter().map(|step| client.query(step.0, step.1)));
-        let flight = join(client.batch_execute("BEGIN"), queries);
-        let Ok((begun, rows)) = timeout(DEADLINE, flight).await else { return Err(silent()) };
-        begun.map_err(errors::before_commit)?;
-        rows.into_iter().map(|rows| rows.map_err(errors::before_commit)).collect()
+    /// BEGIN alone: nothing is sent before it took place.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        let begin = self.client()?.batch_execute("BEGIN");
+        match timeout(DEADLINE, begin).await {
+            Ok(begun) => begun.map_err(errors::before_commit),
+            Err(_) => Err(silent()),
+        }
     }
 
     /// A query inside the transaction.
@@ -124,7 +120,8 @@ impl Transaction {
         self.finish(rows, committed)
     }
 
-    /// BEGIN, queries and COMMIT, in one flight; the answer is each one's.
+    /// BEGIN, queries and COMMIT, in one flight; the answer is each one's. Should BEGIN fail, each
+    /// of them runs on its own.
     pub(super) async fn run_with_all(
         mut self,
         steps: &[Step<'_>],

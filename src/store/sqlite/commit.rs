@@ -1,7 +1,10 @@
 //! Committing decisions. The fences are checked in the order in which the PostgreSQL store checks
 //! them, so that the same one answers when several hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rusqlite::params;
@@ -13,10 +16,12 @@ use super::{
     transaction::{Transaction, column, id, time},
 };
 use crate::{
-    message::{CommandId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version},
+    message::{
+        CommandId, MemberId, Offset, Outcome, OutcomeStatus, Partition, RawJson, StreamId, Version,
+    },
     store::{
-        CommandCommit, CommittedCommands, DecideAgain, Entering, Execution, Fence, Hold,
-        LoadedStream, LogKind, NewEvent, NewOutcome, StoreError,
+        CommandCommit, CommittedCommands, DecideAgain, Entering, Execution, Fence, HeldCommand,
+        Hold, LoadedStream, LogKind, NewEvent, NewOutcome, StoreError,
         stored::{failure, json_text, metadata_json, positions, raw},
     },
 };
@@ -78,6 +83,29 @@ impl Execution for SqliteStore {
                 },
             )
             .await
+    }
+
+    async fn accepted(&self, commands: &[CommandId]) -> Result<Vec<CommandId>, StoreError> {
+        let commands = commands.to_vec();
+        self.engine.read(move |transaction| transaction.accepted(&commands)).await
+    }
+
+    async fn held_by(
+        &self,
+        owner: MemberId,
+        older_than: Duration,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<HeldCommand>, StoreError> {
+        let held = self
+            .engine
+            .read(move |transaction| transaction.held_by(owner, older_than, after, limit));
+        held.await
+    }
+
+    async fn let_go_of_held(&self, commands: &[(Partition, CommandId)]) -> Result<(), StoreError> {
+        let commands = commands.to_vec();
+        self.engine.write(move |transaction| transaction.let_go_of_held(&commands)).await
     }
 
     async fn held(
