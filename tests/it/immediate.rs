@@ -97,7 +97,7 @@ async fn commands_of_one_stream_share_transactions_and_keep_their_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_wait_is_over_before_it_was_started_it_is_durable_and_goes_on() {
     let site = Site::new().await;
-    let process = site.start(&[Role::Ingress]).await;
+    let process = site.start_patient(&[Role::Ingress]).await;
     let lane = Lane::of(&site, &process).await;
     let key = key();
     let blocks = lane.execute(flaky("flaky", "a", &key, 1, "hang"));
@@ -121,7 +121,7 @@ async fn when_the_wait_is_over_before_it_was_started_it_is_durable_and_goes_on()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_being_executed_is_answered_when_it_has_ended() {
     let site = Site::new().await;
-    let process = site.start(&[Role::Ingress]).await;
+    let process = site.start_patient(&[Role::Ingress]).await;
     let lane = Lane::of(&site, &process).await;
     let key = key();
     let command = immediate(flaky("flaky", "a", &key, 1, "hang"));
@@ -168,7 +168,7 @@ async fn commands_of_a_process_that_is_gone_are_finished_by_the_queue_in_their_o
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_comes_back_late_writes_nothing() {
     let site = Site::new().await;
-    let late = site.start(&[Role::Ingress]).await;
+    let late = site.start_patient(&[Role::Ingress]).await;
     let lane = Lane::of(&site, &late).await;
     let key = key();
     // It hangs here the first time; whoever is second succeeds.
@@ -291,7 +291,7 @@ async fn both_lanes_write_to_one_stream_and_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_room_it_is_refused_or_takes_the_queue_if_it_may() {
     let site = Site::new().await;
-    let process = site.start(&ALL).await;
+    let process = site.start_patient(&ALL).await;
     let settings = ImmediateSettings { waiting_commands: 2, ..ImmediateSettings::default() };
     let lane = Lane::with(&site, &process, settings).await;
     let key = key();
@@ -305,14 +305,17 @@ async fn without_room_it_is_refused_or_takes_the_queue_if_it_may() {
         .await;
         assert_eq!(lane.execute(add("b", 1)).await.unwrap_err(), Refusal::Overloaded);
         let dispatched = lane.processor.dispatch_together(vec![immediate(add("b", 1))]).await;
-        assert_eq!(dispatched.expect("answered"), [Err(Refusal::Overloaded)]);
+        assert_eq!(dispatched, Err(Refusal::Overloaded));
+        let some = vec![immediate(add("b", 1)), add("b", 1)];
+        let dispatched = lane.processor.dispatch_together(some).await.expect("answered");
+        assert!(matches!(dispatched[..], [Err(Refusal::Overloaded), Ok(_)]), "{dispatched:?}");
         let may_queue = NewCommand { or_queued: true, ..add("b", 1) };
         let id = may_queue.id;
         let answer = lane.execute(may_queue).await.expect("accepted");
         assert!(matches!(answer, Executed::Accepted(_, LaneName::Queued)), "{answer:?}");
         site.until_ended(&[id]).await;
-        assert_eq!(lane.processor.stats().refused, 3);
+        assert_eq!(lane.processor.stats().refused, 4);
         repair(&key);
     });
-    assert_eq!(number(&site, "SELECT count(*) FROM adjutant.commands").await, 3);
+    assert_eq!(number(&site, "SELECT count(*) FROM adjutant.commands").await, 4);
 }

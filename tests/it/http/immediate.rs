@@ -17,7 +17,7 @@ struct Fixture {
 
 async fn start(roles: &[Role], settings: ImmediateSettings) -> Fixture {
     let site = Site::new().await;
-    let process = site.start(roles).await;
+    let process = site.start_patient(roles).await;
     let lane = Lane::with(&site, &process, settings).await;
     let store = site.database.store().await;
     let api = Api::start_with_lane(

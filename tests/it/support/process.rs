@@ -38,6 +38,13 @@ impl Site {
         Process::start(self.parts(roles, broker).await).await.expect("start")
     }
 
+    /// A process in which a handler may take as long as the test has it take.
+    pub async fn start_patient(&self, roles: &[Role]) -> Process {
+        let mut parts = self.parts(roles, Arc::new(self.road.broker())).await;
+        parts.settings.executor.time_limit = PerType::all(Duration::from_mins(5));
+        Process::start(parts).await.expect("start")
+    }
+
     /// What a process starts with, for tests that change something of it.
     pub async fn parts(&self, roles: &[Role], broker: Arc<dyn Broker>) -> ProcessParts {
         ProcessParts {
