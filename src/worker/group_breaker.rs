@@ -29,6 +29,9 @@ use crate::{
 /// another one's, if another one has something to do.
 const BEHIND_THE_OTHERS: Duration = Duration::from_millis(250);
 
+/// How long nobody has asked, besides the longest pauses, when nobody is there any more.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+
 /// Whether a group's events are applied by this process.
 pub struct GroupBreaker {
     group: GroupName,
@@ -45,6 +48,8 @@ struct Inside {
     /// When each partition was probed last: a count of probes.
     probed: BTreeMap<Partition, u64>,
     probes: u64,
+    /// When somebody had something to apply.
+    asked_at: Instant,
 }
 
 impl GroupBreaker {
@@ -54,6 +59,7 @@ impl GroupBreaker {
             reason: String::new(),
             probed: BTreeMap::new(),
             probes: 0,
+            asked_at: Instant::now(),
         };
         Self { group, settings, inside: Mutex::new(inside), calm: AtomicBool::new(true) }
     }
@@ -65,7 +71,23 @@ impl GroupBreaker {
 
     /// How it stands.
     pub fn state(&self) -> BreakerState {
-        if self.is_calm() { BreakerState::Closed } else { self.lock().breaker.state() }
+        if self.is_calm() {
+            return BreakerState::Closed;
+        }
+        let mut inside = self.lock();
+        self.forget_if_gone(&mut inside);
+        inside.breaker.state()
+    }
+
+    /// Whoever pauses asks again and again. If nobody does, its partitions are another process's by
+    /// now, and nothing pauses here any more.
+    fn forget_if_gone(&self, inside: &mut Inside) {
+        let before = inside.breaker.state();
+        let longest = self.settings.open_for.max(self.settings.open_at_most);
+        if before == BreakerState::Open && inside.asked_at.elapsed() > 2 * longest + GONE_AFTER {
+            inside.breaker = Breaker::new(self.settings);
+            self.tell(before, inside, None);
+        }
     }
 
     /// Whether it is closed and nothing failed lately.
@@ -80,7 +102,9 @@ impl GroupBreaker {
         }
         let mut inside = self.lock();
         let before = inside.breaker.state();
-        let admission = inside.breaker.ask(Instant::now());
+        let now = Instant::now();
+        inside.asked_at = now;
+        let admission = inside.breaker.ask(now);
         self.tell(before, &inside, None);
         admission
     }
@@ -134,6 +158,7 @@ impl GroupBreaker {
     pub(super) fn failed(&self, key: &str, failure: &Failure) -> bool {
         let mut inside = self.lock();
         let before = inside.breaker.state();
+        inside.asked_at = Instant::now();
         let reason = self.reason(failure);
         inside.breaker.failed_for(key, &reason, Instant::now());
         if before == BreakerState::Closed && inside.breaker.state() == BreakerState::Open {
@@ -231,6 +256,22 @@ mod tests {
         assert_eq!(breaker.pause(), Some(Duration::from_secs(5)));
         assert!(breaker.is_open_for(&failure("no rate 9")));
         assert!(!breaker.is_open_for(&failure("no account")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_open_for_ever_where_nobody_has_anything_to_apply() {
+        let breaker = breaker();
+        for key in ["a", "b", "c"] {
+            breaker.failed(key, &failure("no"));
+        }
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_mins(1)).await;
+            assert_eq!(breaker.ask(), Admission::Probe, "somebody waits");
+            breaker.failed("d", &failure("no"));
+            assert_eq!(breaker.state(), BreakerState::Open);
+        }
+        tokio::time::advance(Duration::from_mins(3)).await;
+        assert_eq!((breaker.state(), breaker.is_calm()), (BreakerState::Closed, true));
     }
 
     #[tokio::test(start_paused = true)]

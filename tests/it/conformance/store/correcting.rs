@@ -101,8 +101,8 @@ impl Case {
     /// What the road brings of the newest of them.
     async fn told(&self) -> CommandEnvelope {
         let rows = look::outbox(self.store()).await;
-        let rows = rows.iter().filter(|row| matches!(row.route, Route::Commands(_)));
-        let last = rows.last().expect("a message");
+        let mut rows = rows.iter().filter(|row| matches!(row.route, Route::Commands(_)));
+        let last = rows.next_back().expect("a message");
         match decode_batch(&last.body, true).expect("a batch") {
             Batch::Commands(mut commands) => commands.pop().expect("a command"),
             Batch::Events(_) => panic!("commands"),
