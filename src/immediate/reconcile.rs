@@ -7,19 +7,17 @@ use std::{sync::Arc, time::Duration};
 use super::processor::Shared;
 use crate::{observe::names, store::StoreError};
 
-/// How often it looks, and how old a row must be to be looked at: what is younger may be on its way
-/// into the room.
-const EVERY: Duration = Duration::from_secs(5);
-const OLDER_THAN: Duration = Duration::from_secs(10);
 /// How many rows one question brings.
 const PAGE: i64 = 500;
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let stop = shared.parts.stop.clone();
+    // What is younger may be on its way into the room.
+    let older_than = Duration::from_millis(shared.parts.settings.lost_after_ms);
     let looking = async {
         loop {
-            tokio::time::sleep(EVERY).await;
-            if let Err(error) = look(&shared).await {
+            tokio::time::sleep((older_than / 2).max(Duration::from_millis(50))).await;
+            if let Err(error) = look(&shared, older_than).await {
                 tracing::debug!(%error, "what this process holds could not be read");
             }
         }
@@ -28,12 +26,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// One look at everything that is held for long.
-async fn look(shared: &Shared) -> Result<(), StoreError> {
+async fn look(shared: &Shared, older_than: Duration) -> Result<(), StoreError> {
     let (store, member) = (&shared.parts.store, shared.parts.member);
     let mut after = 0;
     let mut oldest = 0;
     loop {
-        let page = store.held_by(member, OLDER_THAN, after, PAGE).await?;
+        let page = store.held_by(member, older_than, after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = last.place;
         oldest = page.iter().map(|held| held.age_ms).max().unwrap_or_default().max(oldest);

@@ -16,6 +16,9 @@ pub struct ImmediateSettings {
     pub waiting_commands: usize,
     /// How many bytes they may hold, roughly; over it: the same.
     pub waiting_bytes: usize,
+    /// After how long a command that this process holds by the database, and does not have, is let go
+    /// of, in milliseconds.
+    pub lost_after_ms: u64,
 }
 
 impl Default for ImmediateSettings {
@@ -26,6 +29,7 @@ impl Default for ImmediateSettings {
             transactions: 2,
             waiting_commands: 120_000,
             waiting_bytes: 128 << 20,
+            lost_after_ms: 10_000,
         }
     }
 }

@@ -77,7 +77,7 @@ pub const SCHEDULE_ORPHANS_TOTAL: &str = "adjutant_schedule_orphans_total";
 pub const IMMEDIATE_TAKEN_OVER_TOTAL: &str = "adjutant_immediate_taken_over_total";
 /// Commands that a process held by the database and did not have; they went through the queue.
 pub const IMMEDIATE_LET_GO_TOTAL: &str = "adjutant_immediate_let_go_total";
-/// The age of the oldest command that a process holds, if it is more than ten seconds.
+/// The age of the oldest command that a process holds, if it is old (`immediate.lost_after_ms`).
 pub const IMMEDIATE_OLDEST_SECONDS: &str = "adjutant_immediate_held_oldest_seconds";
 /// Commands that wait in the immediate lane.
 pub const IMMEDIATE_WAITING: &str = "adjutant_immediate_waiting_commands";

@@ -6,7 +6,7 @@ use adjutant::{
     immediate::{Executed, ImmediateSettings},
     ingress::Refusal,
     message::{CommandId, Lane as LaneName, OutcomeStatus},
-    store::{CommandStatus, NewCommand, Outbox, Queries, Role, Store},
+    store::{CommandStatus, Intake, NewCommand, Outbox, Queries, Role, Store},
     worker::MembershipSettings,
 };
 
@@ -163,6 +163,22 @@ async fn commands_of_a_process_that_is_gone_are_finished_by_the_queue_in_their_o
     site.until_applied().await;
     site.assert_lawful().await;
     drop(others);
+}
+
+/// As after a failover of the database that took the commit back which had ended it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_holds_and_does_not_have_is_finished_by_the_queue() {
+    let site = Site::new().await;
+    let process = site.start(&ALL).await;
+    let settings = ImmediateSettings { lost_after_ms: 200, ..ImmediateSettings::default() };
+    let lane = Lane::with(&site, &process, settings).await;
+    let lost = NewCommand { held_by: Some(process.id()), ..immediate(add("a", 1)) };
+    let id = lost.id;
+    site.store.accept(vec![lost]).await.expect("accept");
+    site.until_ended(&[id]).await;
+    assert_eq!(held(&site).await, 0);
+    assert_eq!(number(&site, "SELECT count(*) FROM adjutant.command_log").await, 1);
+    drop(lane);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

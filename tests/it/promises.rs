@@ -150,6 +150,33 @@ async fn what_is_not_valid_is_refused_before_anything_is_stored() {
     assert_eq!(stored, 0);
 }
 
+/// Whoever has a dispatcher still does not keep a server from stopping, and hears that it stops.
+#[cfg(all(feature = "embedded", feature = "http"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_stops_at_once_though_a_dispatcher_and_a_handle_are_kept() {
+    use adjutant::service::{Backing, EmbeddedSettings, Server, ServerSettings};
+    let directory = std::env::temp_dir().join(format!("adjutant-{}", CommandId::generate()));
+    let mut settings =
+        ServerSettings::on(Backing::Embedded(EmbeddedSettings::new(directory.clone())));
+    settings.ingress.listen = ([127, 0, 0, 1], 0).into();
+    settings.admin_listen = None;
+    let server = Server::start(domain::service(), settings).await.expect("start");
+    let dispatcher = server.dispatcher().expect("role ingress").clone();
+    let late = Timestamp::now_utc() + Duration::from_secs(3_600);
+    let waits = dispatcher.dispatch_at(late, add("a", 5)).await.expect("accepted");
+    let done = dispatcher.dispatch(add("a", 5)).await.expect("accepted");
+    assert_eq!(soon("it ends", done.outcome()).await.expect("succeeded"), 5);
+    let hears = tokio::spawn(waits.outcome());
+    let began = tokio::time::Instant::now();
+    server.stop(Duration::from_secs(60)).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let told = soon("it is told", hears).await.expect("no panic");
+    assert!(matches!(told, Err(NotSucceeded::Ask(_))), "{told:?}");
+    let refused = dispatcher.dispatch(add("a", 5)).await;
+    assert!(matches!(refused, Err(DispatchError::Refused(_))));
+    std::fs::remove_dir_all(directory).expect("remove");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn executing_waits_and_a_handle_of_what_goes_on_is_given_back() {
     let it = start(&ALL, 100).await;

@@ -42,6 +42,7 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
             transactions: config.immediate.transactions,
             waiting_commands: config.immediate.waiting_commands,
             waiting_bytes: config.immediate.waiting_bytes,
+            ..ImmediateSettings::default()
         },
         admin_listen: Some(config.admin.listen),
         notify: config

@@ -197,6 +197,31 @@ pub async fn a_held_command_that_is_set_aside_is_held_no_more(open: Open) {
     assert_eq!(logged(store).await, [command.id]);
 }
 
+pub async fn what_a_process_holds_is_listed_in_order_and_let_go_of(open: Open) {
+    let truth = open(4).await;
+    let store = &truth.store;
+    let (owner, other) = (beats(store).await, beats(store).await);
+    let mut commands = Vec::new();
+    for _ in 0..3 {
+        commands.push(accepted(store, owner).await);
+    }
+    accepted(store, other).await;
+    let ids: Vec<_> = commands.iter().map(|command| command.id).collect();
+    assert_eq!(store.accepted(&ids).await.expect("accepted").len(), 3);
+    assert!(store.accepted(&[CommandId::generate()]).await.expect("accepted").is_empty());
+    let old = Duration::from_secs(3_600);
+    assert!(store.held_by(owner, old, 0, 100).await.expect("held").is_empty(), "too young");
+    let page = store.held_by(owner, Duration::ZERO, 0, 2).await.expect("held");
+    let rest = store.held_by(owner, Duration::ZERO, page[1].place, 2).await.expect("held");
+    let listed: Vec<_> = page.iter().chain(&rest).map(|held| held.id).collect();
+    assert_eq!(listed, ids);
+    assert!(page.iter().all(|held| held.age_ms >= 0 && held.partition == place(store)));
+    store.let_go_of_held(&[(place(store), ids[1])]).await.expect("let go");
+    assert_eq!(store.take_over(&look::all(store), TTL, 100).await.expect("take over"), 1);
+    assert_eq!(logged(store).await, [ids[1]]);
+    assert_eq!(still_held(store, &commands).await.len(), 2);
+}
+
 pub async fn a_strict_command_does_not_enter_before_those_of_the_log(open: Open) {
     let truth = open(4).await;
     let store = &truth.store;
