@@ -114,10 +114,13 @@ impl Shared {
             ArrivalEnd::Known { reply_was_lost } => {
                 self.look_up(&waiting.command, reply_was_lost).await
             }
-            ArrivalEnd::MustQueue => {
+            ArrivalEnd::MustQueue { reply_was_lost } => {
                 self.count(&waiting, "queued");
                 match self.parts.commit.accept(waiting.command.clone()).await {
                     Ok(acceptance) => End::Elsewhere(acceptance),
+                    Err(refusal) if reply_was_lost => {
+                        End::Refused(Refusal::Unknown(format!("{refusal:?}")))
+                    }
                     Err(refusal) => End::Refused(refusal),
                 }
             }
@@ -152,8 +155,8 @@ impl Shared {
             Ok(None) => End::Refused(Refusal::Unavailable(
                 "the command was accepted before, and is gone".into(),
             )),
-            Err(error) if reply_was_lost => End::Refused(Refusal::Unknown(error.to_string())),
-            Err(error) => End::Refused(refusal_of(error)),
+            // It is there: nobody may be told that nothing was accepted.
+            Err(error) => End::Refused(Refusal::Unknown(error.to_string())),
         }
     }
 
