@@ -60,8 +60,11 @@ pub enum ArrivalEnd {
         /// The one that was accepted before may be this one: an answer to COMMIT was lost.
         reply_was_lost: bool,
     },
-    /// A strict one that must take its place in the queue. Nothing was done.
-    MustQueue,
+    /// A strict one that must take its place in the queue. Nothing was done by the last try.
+    MustQueue {
+        /// It may have been accepted by a try before: an answer to COMMIT was lost.
+        reply_was_lost: bool,
+    },
     /// The store does not take it. Nothing was done, or it is not known whether it was (see there).
     Refused(StoreError),
 }
@@ -230,7 +233,7 @@ fn tell(arrivals: &[&Arrival], done: &Done) -> Vec<ArrivalEnd> {
         let is_new = matches!(arrival.enters, Enters::New(_));
         let accepted_at = done.committed.accepted_at.filter(|_| is_new);
         if done.found.fall_back.contains(&id) {
-            ArrivalEnd::MustQueue
+            ArrivalEnd::MustQueue { reply_was_lost: done.reply_was_lost }
         } else if done.found.ended.contains(&id) {
             ArrivalEnd::Known { reply_was_lost: done.reply_was_lost }
         } else if let Some((written, first)) = ended.get(&id) {

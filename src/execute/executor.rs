@@ -229,10 +229,25 @@ impl Executor {
         found: Found,
         arrivals: Option<&Arrivals>,
     ) -> Result<Done, StoreError> {
+        let mut reply_was_lost = false;
+        let done = self.try_until_done(runs, found, arrivals, &mut reply_was_lost).await;
+        match done {
+            // Whoever waits for a command must not hear that nothing was accepted.
+            Err(error) if reply_was_lost && arrivals.is_some() => Err(unknown(error)),
+            done => done,
+        }
+    }
+
+    async fn try_until_done(
+        &self,
+        runs: &Arc<[Run]>,
+        found: Found,
+        arrivals: Option<&Arrivals>,
+        reply_was_lost: &mut bool,
+    ) -> Result<Done, StoreError> {
         let started = Instant::now();
         let patience = arrivals.map_or(RetryPolicy::forever(), Arrivals::patience);
         let mut delays = None;
-        let mut reply_was_lost = false;
         let mut found = Arc::new(found);
         let admissions = Arc::new(self.breakers.ask(runs));
         let mut exclusively = false;
@@ -264,7 +279,7 @@ impl Executor {
                     failpoint!(ExecutorCommitted);
                     self.after_commit(runs, &mut done, started.elapsed());
                     done.found = Arc::unwrap_or_clone(found);
-                    done.reply_was_lost = reply_was_lost;
+                    done.reply_was_lost = *reply_was_lost;
                     return Ok(*done);
                 }
                 Ok(Step::FallBack(commands)) => {
@@ -281,8 +296,7 @@ impl Executor {
                 }
                 Err(StoreError::Fenced(Fence::Outcome)) => {
                     metrics::counter!("adjutant_commands_duplicate_total").increment(1);
-                    let ended = self.look_up_ended(runs).await;
-                    let ended = ended.map_err(|error| told_after(error, reply_was_lost))?;
+                    let ended = self.look_up_ended(runs).await?;
                     Arc::make_mut(&mut found).ended.extend(ended);
                 }
                 Err(StoreError::Fenced(Fence::StreamVersion)) => {
@@ -300,26 +314,26 @@ impl Executor {
                     self.forget(runs);
                     exclusively = false;
                     // The server answers, but rolls back again and again: not all need suffer.
-                    reply_was_lost |= matches!(error, StoreError::Unknown(_));
+                    *reply_was_lost |= matches!(error, StoreError::Unknown(_));
                     rolled_back += u32::from(matches!(error, StoreError::Transient(_)));
                     if rolled_back > MOST_ROLLBACKS {
-                        return Err(told_after(error, reply_was_lost));
+                        return Err(error);
                     }
                     metrics::counter!("adjutant_executor_retries_total").increment(1);
                     let delays = delays.get_or_insert_with(|| patience.start());
                     let Some(delay) = delays.next_delay() else {
-                        return Err(told_after(error, reply_was_lost));
+                        return Err(error);
                     };
                     tracing::warn!(%error, ?delay, "the batch is tried again");
                     tokio::select! {
                         biased;
-                        () = self.stop.cancelled() => return Err(told_after(error, reply_was_lost)),
+                        () = self.stop.cancelled() => return Err(error),
                         () = tokio::time::sleep(delay) => {}
                     }
                 }
                 Err(error) => {
                     self.forget(runs);
-                    return Err(told_after(error, reply_was_lost));
+                    return Err(error);
                 }
             }
         }
@@ -474,14 +488,10 @@ impl Executor {
     }
 }
 
-/// What to say of a batch of which a try before may have taken place.
-fn told_after(error: StoreError, reply_was_lost: bool) -> StoreError {
+/// A try before this one may have taken place. What can never be stored was not stored by it.
+fn unknown(error: StoreError) -> StoreError {
     match error {
-        StoreError::Unavailable(why) | StoreError::Transient(why) | StoreError::Internal(why)
-            if reply_was_lost =>
-        {
-            StoreError::Unknown(why)
-        }
-        error => error,
+        error @ (StoreError::Unknown(_) | StoreError::Unstorable(_)) => error,
+        error => StoreError::Unknown(error.to_string()),
     }
 }

@@ -106,9 +106,9 @@ impl Shared {
                     tell(waiting, End::Elsewhere(acceptance(None)));
                 }
                 ArrivalEnd::Known { reply_was_lost } => known.push((waiting, reply_was_lost)),
-                ArrivalEnd::MustQueue => {
+                ArrivalEnd::MustQueue { reply_was_lost } => {
                     self.count(&waiting, "queued");
-                    queue.push(waiting);
+                    queue.push((waiting, reply_was_lost));
                 }
                 ArrivalEnd::Refused(error) if held.is_some() => {
                     tracing::error!(%error, command = %waiting.command.id, "it cannot be executed now; trying again");
@@ -124,22 +124,27 @@ impl Shared {
 
     /// Strict ones take their places in the log, in their order, before later ones of their streams
     /// run.
-    async fn accept_for_the_queue(&self, queue: Vec<Box<Waiting>>) {
+    async fn accept_for_the_queue(&self, queue: Vec<(Box<Waiting>, bool)>) {
         if queue.is_empty() {
             return;
         }
-        let commands = queue.iter().map(|waiting| waiting.command.clone()).collect();
+        let commands = queue.iter().map(|(waiting, _)| waiting.command.clone()).collect();
         let accepted = self.parts.commit.accept_together(commands).await;
         let refused = accepted.as_ref().err().cloned();
         let mut accepted = accepted.unwrap_or_default().into_iter();
-        for waiting in queue {
+        for (waiting, reply_was_lost) in queue {
+            let unless_lost = |refusal: Refusal| match refusal {
+                // A try before may have accepted it.
+                refusal if reply_was_lost => Refusal::Unknown(format!("{refusal:?}")),
+                refusal => refusal,
+            };
             let otherwise = || refused.clone().unwrap_or_else(broke_off);
             tell(
                 waiting,
                 match accepted.next() {
                     Some(Ok(acceptance)) => End::Elsewhere(acceptance),
-                    Some(Err(refusal)) => End::Refused(refusal),
-                    None => End::Refused(otherwise()),
+                    Some(Err(refusal)) => End::Refused(unless_lost(refusal)),
+                    None => End::Refused(unless_lost(otherwise())),
                 },
             );
         }
@@ -158,8 +163,8 @@ impl Shared {
                     let record = records.iter().find(|record| record.id == waiting.command.id);
                     of_known(&waiting.command, record, reply_was_lost)
                 }
-                Err(error) if reply_was_lost => End::Refused(Refusal::Unknown(error.to_string())),
-                Err(error) => End::Refused(Refusal::Unavailable(error.to_string())),
+                // They are there: nobody may be told that nothing was accepted.
+                Err(error) => End::Refused(Refusal::Unknown(error.to_string())),
             };
             tell(waiting, end);
         }

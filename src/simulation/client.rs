@@ -2,7 +2,7 @@
 //! answer for, and remember what they were told. What they remember is what the checks believe.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,17 +12,21 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    Fault, Scenario,
+    Dice, Fault, Scenario,
     world::{Door, World, rfc3339},
 };
 use crate::{
     broker::{Confirmation, local::LocalMessage},
-    ingress::{Answer, Origin, Refusal, Validator},
-    message::CommandId,
+    immediate::Executed,
+    ingress::{Origin, Refusal, Validator},
+    message::{CommandId, Lane, Outcome},
+    store::NewCommand,
 };
 
 /// How long a caller waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The lane of whoever names none.
+const QUEUED: &str = "queued";
 /// How often a caller without an answer sends again.
 const ATTEMPTS: u32 = 4;
 
@@ -40,6 +44,12 @@ pub(super) struct Sent {
     pub(super) delayed: bool,
     /// A reply was asked for.
     pub(super) wants_reply: bool,
+    /// It was sent through the queued lane, and never through another.
+    pub(super) queued: bool,
+    /// The incarnations that were asked to take it.
+    pub(super) asked: BTreeSet<String>,
+    /// How it ended, by those who executed it.
+    pub(super) ended: Option<Outcome>,
 }
 
 /// What a client was told.
@@ -53,6 +63,24 @@ pub(super) enum Fate {
     Refused,
     /// Nobody answered.
     Unknown,
+}
+
+/// How a command goes to a process.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Queued,
+    /// Answered before it is executed.
+    Dispatched,
+    /// Its caller waits so long for its end.
+    Executed(Duration),
+}
+
+fn lane(dice: &mut Dice) -> &'static str {
+    match dice.below(100) {
+        0..45 => QUEUED,
+        45..75 => "immediate",
+        _ => "immediate-or-queued",
+    }
 }
 
 /// All that clients know.
@@ -75,17 +103,26 @@ pub(super) struct Clients {
 impl Clients {
     /// One client sends so many commands, one after the other.
     pub(super) async fn run(self: Arc<Self>, commands: usize) {
-        for _ in 0..commands {
+        let mut left = commands;
+        while left > 0 {
+            left -= 1;
             let pause = {
                 let mut dice = self.world.dice();
                 if dice.happens(2_500) { Duration::ZERO } else { dice.millis(0, 1_200) }
             };
             tokio::time::sleep(pause).await;
-            let (draft, by_road) = self.draw();
+            let (mut draft, by_road) = self.draw();
             if by_road {
                 self.send_by_road(draft).await;
-            } else {
-                self.send(draft).await;
+                continue;
+            }
+            let mut answered_by = self.send(&draft, None).await;
+            // At times the like of it follows at once, where the answer came from.
+            while left > 0 && answered_by.is_some() && self.world.dice().happens(2_500) {
+                left -= 1;
+                draft["id"] = json!(CommandId::generate());
+                draft["lane"] = json!(lane(&mut self.world.dice()));
+                answered_by = self.send(&draft, answered_by).await;
             }
         }
     }
@@ -95,6 +132,7 @@ impl Clients {
         let mut scenario = self.scenario.lock().unwrap_or_else(PoisonError::into_inner);
         let mut draft = scenario.command(&mut dice);
         draft["id"] = json!(CommandId::generate());
+        draft["lane"] = json!(lane(&mut dice));
         if dice.happens(1_000) {
             let wait = if dice.happens(8_000) {
                 dice.millis(10, 5_000)
@@ -115,6 +153,9 @@ impl Clients {
             fate: Fate::Unknown,
             delayed: draft.get("not_before").is_some(),
             wants_reply,
+            queued: text("lane") == QUEUED,
+            asked: BTreeSet::new(),
+            ended: None,
         };
         self.memory().sent.insert(id, sent);
         id
@@ -131,12 +172,13 @@ impl Clients {
         }
     }
 
-    /// As a caller of `POST /v1/commands` does.
-    async fn send(&self, draft: Value) {
-        let id = self.remember(&draft, false);
-        let Ok(command) = self.validator.check_value(&draft, &Origin::default()) else {
+    /// As a caller of `POST /v1/commands` does, of `door` first if one is given. Answers where it was
+    /// accepted.
+    async fn send(&self, draft: &Value, mut door: Option<Door>) -> Option<Door> {
+        let id = self.remember(draft, false);
+        let Ok(command) = self.validator.check_value(draft, &Origin::default()) else {
             self.told(id, Fate::Refused);
-            return;
+            return None;
         };
         let mut was_unknown = false;
         for attempt in 0..ATTEMPTS {
@@ -144,21 +186,21 @@ impl Clients {
                 let pause = self.world.dice().millis(0, 1_000);
                 tokio::time::sleep(pause).await;
             }
-            let Some(door) = self.door() else { continue };
+            let Some(door) = door.take().or_else(|| self.door()) else { continue };
             match self.ask(&door, &command).await {
-                Some(Ok(_)) => {
+                Some(Ok(())) => {
                     self.told(id, Fate::Accepted(self.world.next_moment()));
                     self.repeat(&command).await;
-                    return;
+                    return Some(door);
                 }
                 Some(Err(Refusal::Unstorable(_))) if !was_unknown => {
                     self.told(id, Fate::Refused);
-                    return;
+                    return None;
                 }
                 Some(Err(Refusal::Conflict)) => {
                     let complaint = format!("{id} is told to be taken by other content");
                     self.memory().complaints.push(complaint);
-                    return;
+                    return None;
                 }
                 // Nothing was accepted, if an earlier attempt did not.
                 Some(Err(
@@ -172,7 +214,7 @@ impl Clients {
                         self.told(id, Fate::Refused);
                         let gives_up = self.world.dice().happens(5_000);
                         if gives_up {
-                            return;
+                            return None;
                         }
                     }
                 }
@@ -185,10 +227,11 @@ impl Clients {
                 }
             }
         }
+        None
     }
 
     /// Some send again what was accepted; it must change nothing.
-    async fn repeat(&self, command: &crate::store::NewCommand) {
+    async fn repeat(&self, command: &NewCommand) {
         if !self.world.strikes(Fault::Repetition, 500) {
             return;
         }
@@ -206,10 +249,34 @@ impl Clients {
         self.world.dice().pick(&doors).cloned()
     }
 
+    /// Asks a process to take a command; at times another one, too, at the same time and through
+    /// the other lane. `None`: nobody answers who could say that it was not accepted.
+    async fn ask(&self, door: &Door, command: &NewCommand) -> Option<Result<(), Refusal>> {
+        let is_immediate = command.lane == Lane::Immediate;
+        if !is_immediate || !self.world.strikes(Fault::BothLanes, 500) {
+            return self.ask_one(door, command).await;
+        }
+        let queued = NewCommand { lane: Lane::Queued, ..command.clone() };
+        let Some(other) = self.door() else { return None };
+        let both = tokio::join!(self.ask_one(door, command), self.ask_one(&other, &queued));
+        match both {
+            (Some(Err(Refusal::Conflict)), _) | (_, Some(Err(Refusal::Conflict))) => {
+                Some(Err(Refusal::Conflict))
+            }
+            (Some(Ok(())), _) | (_, Some(Ok(()))) => Some(Ok(())),
+            (Some(Err(Refusal::Unknown(_))) | None, _) | (_, None) => None,
+            (Some(Err(_)), Some(Err(refusal))) => Some(Err(refusal)),
+        }
+    }
+
     /// `None`: the process died, or nobody answers.
-    async fn ask(&self, door: &Door, command: &crate::store::NewCommand) -> Option<Answer> {
+    async fn ask_one(&self, door: &Door, command: &NewCommand) -> Option<Result<(), Refusal>> {
+        if let Some(sent) = self.memory().sent.get_mut(&command.id.0) {
+            sent.asked.insert(door.gate.name.clone());
+        }
+        let (way, wait) = self.way(command);
         let answered = async {
-            let answer = door.commit.accept(command.clone()).await;
+            let answer = self.go(door, command, way).await;
             // What a paused process has to say arrives when it goes on.
             door.gate.pass().await;
             answer
@@ -218,7 +285,56 @@ impl Clients {
             biased;
             () = door.gate.died() => None,
             answer = answered => Some(answer),
-            () = tokio::time::sleep(PATIENCE) => None,
+            () = tokio::time::sleep(wait + PATIENCE) => None,
+        }
+    }
+
+    fn way(&self, command: &NewCommand) -> (Way, Duration) {
+        if command.lane == Lane::Queued {
+            return (Way::Queued, Duration::ZERO);
+        }
+        let mut dice = self.world.dice();
+        let wait = match dice.below(10) {
+            0..4 => return (Way::Dispatched, Duration::ZERO),
+            4 => dice.millis(0, 2),
+            5..7 => dice.millis(2, 40),
+            _ => dice.millis(500, 6_000),
+        };
+        (Way::Executed(wait), wait)
+    }
+
+    async fn go(&self, door: &Door, command: &NewCommand, way: Way) -> Result<(), Refusal> {
+        let (id, command) = (command.id.0, command.clone());
+        let answer = match way {
+            Way::Queued => return door.commit.accept(command).await.map(drop),
+            Way::Dispatched => door.immediate.dispatch(command).await.map(drop),
+            Way::Executed(wait) => match door.immediate.execute(command, wait).await {
+                Ok(Executed::Ended(_, outcome)) => {
+                    // Whoever has died or is paused has told nobody.
+                    door.gate.pass().await;
+                    self.world.remark(format_args!("client: {id} ended: {outcome:?}"));
+                    if let Some(sent) = self.memory().sent.get_mut(&id) {
+                        sent.ended = Some(*outcome);
+                    }
+                    Ok(())
+                }
+                Ok(Executed::Accepted(_, Lane::Queued)) => {
+                    self.without_room();
+                    Ok(())
+                }
+                Ok(Executed::Accepted(_, Lane::Immediate)) => Ok(()),
+                Err(refusal) => Err(refusal),
+            },
+        };
+        if answer == Err(Refusal::Overloaded) {
+            self.without_room();
+        }
+        answer
+    }
+
+    fn without_room(&self) {
+        if self.world.is_armed() {
+            self.world.count(Fault::NoRoom);
         }
     }
 

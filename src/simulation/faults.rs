@@ -77,6 +77,12 @@ faults! {
     Repetition = "command repeated",
     /// A client that had no answer sends again, to another process.
     Resent = "command sent again",
+    /// A client sends one id through both lanes at once.
+    BothLanes = "command on both lanes at once",
+    /// The immediate lane has no room; who may take the queue does.
+    NoRoom = "immediate lane without room",
+    /// Commands of a process that is gone, or seems so, are put into the queue.
+    TakenOver = "held commands taken over",
 }
 
 /// How often each kind occurred.

@@ -215,7 +215,7 @@ async fn send_all(
     let clients = Arc::new(Clients {
         world: world.clone(),
         scenario: scenario.clone(),
-        validator: Validator::new(service.registry().clone()),
+        validator: Validator::new(service.registry().clone()).with_immediate_lane(true),
         memory: memory.clone(),
     });
     let mut running = JoinSet::new();
@@ -301,6 +301,12 @@ fn rest(world: &World, service: &Service, evidence: &Evidence) -> Option<String>
     let left = evidence.dead_letters.iter().filter(|letter| matches!(letter.state, 1 | 2)).count();
     if left > 0 {
         return Some(format!("{left} dead letters are open or retried"));
+    }
+    let loads = world.doors().iter().map(|door| door.immediate.stats()).collect::<Vec<_>>();
+    let in_lanes: usize = loads.iter().map(|stats| stats.running + stats.waiting).sum();
+    if in_lanes + evidence.immediate.len() > 0 {
+        let held = evidence.immediate.len();
+        return Some(format!("{in_lanes} commands are in immediate lanes, {held} are held"));
     }
     if evidence.outbox_rows > 0 {
         return Some(format!("{} rows are left in the outbox", evidence.outbox_rows));

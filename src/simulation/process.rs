@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     domain::Service,
+    immediate::{AsyncCommandProcessor, ImmediateSettings, ProcessorParts},
     ingress::{CommitSettings, GroupCommit, OutboxLimit, Validator, amqp},
     service::{Process, ProcessParts, ProcessSettings},
     store::{Role, Store},
@@ -54,7 +55,7 @@ struct Incarnation {
 
 struct IntakeTasks {
     stop: CancellationToken,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 impl SimulatedProcess {
@@ -166,17 +167,43 @@ impl SimulatedProcess {
             &settings,
         );
         let stop = CancellationToken::new();
+        let (immediate, executing) = AsyncCommandProcessor::start(ProcessorParts {
+            registry: self.service.registry().clone(),
+            store: store.clone(),
+            executor: process.executor().clone(),
+            commit: commit.clone(),
+            outbox: OutboxLimit::default(),
+            clock: process.clock().clone(),
+            member: process.id(),
+            settings: self.lane_settings(),
+            stop: stop.clone(),
+        });
         let intake = amqp::run(amqp::AmqpIntakeParts {
             broker,
             store,
-            validator: Validator::new(self.service.registry().clone()),
+            validator: Validator::new(self.service.registry().clone()).with_immediate_lane(true),
             commit: commit.clone(),
-            immediate: None,
+            immediate: Some(immediate.clone()),
             max_body_bytes: MAX_COMMAND_BYTES,
             stop: stop.clone(),
         });
-        let tasks = [committing, tokio::spawn(intake)].map(AbortOnDropHandle::new);
-        self.world.doors().push(Door { gate: gate.clone(), commit });
+        let tasks = [committing, executing, tokio::spawn(intake)].map(AbortOnDropHandle::new);
+        self.world.doors().push(Door { gate: gate.clone(), commit, immediate });
         IntakeTasks { stop, _tasks: tasks }
+    }
+
+    /// So small that there is no room at times, and that what waits does not fit into one batch.
+    fn lane_settings(&self) -> ImmediateSettings {
+        let waiting_commands = match self.world.dice().below(4) {
+            0 => 1,
+            1 => 3,
+            _ => 40,
+        };
+        ImmediateSettings {
+            executions: 6,
+            transactions: 2,
+            waiting_commands,
+            ..ImmediateSettings::default()
+        }
     }
 }

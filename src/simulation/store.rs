@@ -376,7 +376,14 @@ impl Outbox for SimulatedStore {
         limit: i64,
     ) -> Result<usize, StoreError> {
         let asked = Noted::of(&(partitions, ttl, limit));
-        self.write("take_over", asked, self.inner().take_over(partitions, ttl, limit)).await
+        let work = async {
+            let moved = self.inner().take_over(partitions, ttl, limit).await;
+            if matches!(moved, Ok(1..)) {
+                self.world.count(Fault::TakenOver);
+            }
+            moved
+        };
+        self.write("take_over", asked, work).await
     }
 }
 

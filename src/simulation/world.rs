@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     broker::{OutboundMessage, local::LocalBroker},
+    immediate::AsyncCommandProcessor,
     ingress::GroupCommit,
     message::Timestamp,
     store::sqlite::SqliteStore,
@@ -84,7 +85,9 @@ pub(super) struct Road {
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) gate: Arc<Gate>,
+    /// The queued lane.
     pub(super) commit: GroupCommit,
+    pub(super) immediate: AsyncCommandProcessor,
 }
 
 impl World {

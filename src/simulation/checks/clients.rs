@@ -63,7 +63,8 @@ fn order(evidence: &Evidence, sent: &BTreeMap<Uuid, Sent>, violations: &mut Vec<
     let mut streams: BTreeMap<&str, Vec<(u64, u64, i64)>> = BTreeMap::new();
     for (id, sent) in sent {
         let (Fate::Accepted(answered), Some(offset)) = (sent.fate, runs.get(id)) else { continue };
-        if !sent.delayed {
+        // Of the immediate lane those are in the log that somebody else had to finish.
+        if !sent.delayed && sent.queued {
             streams.entry(&sent.stream).or_default().push((sent.first_at, answered, *offset));
         }
     }

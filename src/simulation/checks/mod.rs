@@ -7,6 +7,7 @@ mod clients;
 mod decisions;
 mod effects;
 mod failures;
+mod lanes;
 mod logs;
 mod strict;
 mod views;
@@ -35,6 +36,7 @@ pub(super) fn all(service: &Service, evidence: &Evidence, heard: &Heard) -> Vec<
     effects::check(evidence, &mut violations);
     clients::check(evidence, heard, &mut violations);
     decisions::check(service, evidence, &mut violations);
+    lanes::check(service, evidence, &heard.memory.sent, &mut violations);
     strict::check(service, evidence, &mut violations);
     failures::check(evidence, heard, &mut violations);
     views::check(service, evidence, &mut violations);

@@ -272,6 +272,8 @@ pub struct Evidence {
     pub past_outcomes: Vec<PastOutcomeFact>,
     /// Corrected payloads, by command and number.
     pub edits: Vec<EditFact>,
+    /// Commands that a process holds in the immediate lane.
+    pub immediate: Vec<Uuid>,
     /// How many rows the outbox still holds.
     pub outbox_rows: i64,
     /// When the scheduled commands are due, by time.
@@ -447,6 +449,9 @@ impl Evidence {
             audit: audit(connection)?,
             past_outcomes: past_outcomes(connection)?,
             edits: edits(connection)?,
+            immediate: all(connection, "SELECT command_id FROM immediate ORDER BY id", |row| {
+                id(row, 0)
+            })?,
             outbox_rows: connection
                 .query_row("SELECT count(*) FROM outbox", (), |row| row.get(0))?,
             due: all(connection, "SELECT due_at FROM schedule ORDER BY due_at", |row| row.get(0))?,
