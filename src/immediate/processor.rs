@@ -206,6 +206,7 @@ impl AsyncCommandProcessor {
             } else {
                 shared.leave(&command, ticket, None);
             }
+            failpoint!(ImmediateMadeDurable);
             answer
         }))
     }
@@ -291,6 +292,7 @@ impl Shared {
             }
             answers.push(answer);
         }
+        failpoint!(ImmediateAcknowledging);
         Ok(answers)
     }
 
@@ -353,6 +355,7 @@ impl AsyncCommandProcessor {
         }
         self.shared.count_refused("queued");
         let accepted = self.shared.parts.commit.accept(to_queue(command)).await?;
+        failpoint!(ImmediateQueued);
         Ok(Executed::Accepted(accepted, Lane::Queued))
     }
 }

@@ -116,7 +116,10 @@ impl Shared {
             }
             ArrivalEnd::MustQueue => {
                 self.count(&waiting, "queued");
-                match self.parts.commit.accept(waiting.command.clone()).await {
+                failpoint!(ImmediateMustQueue);
+                let accepted = self.parts.commit.accept(waiting.command.clone()).await;
+                failpoint!(ImmediateTookPlace);
+                match accepted {
                     Ok(acceptance) => End::Elsewhere(acceptance),
                     Err(refusal) => End::Refused(refusal),
                 }
