@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Entry, Refusal,
@@ -54,14 +55,27 @@ impl Committer {
         }
     }
 
-    /// Runs until every handle is gone and everything is answered.
-    pub(super) async fn run(self, mut arrivals: mpsc::UnboundedReceiver<Entry>) {
+    /// Runs until it is stopped, or every handle is gone, and everything is answered.
+    pub(super) async fn run(
+        self,
+        mut arrivals: mpsc::UnboundedReceiver<Entry>,
+        stop: CancellationToken,
+    ) {
         let this = Arc::new(self);
         let slots = Arc::new(Semaphore::new(this.in_flight as usize));
         let mut waiting = VecDeque::new();
         loop {
             if waiting.is_empty() {
-                let Some(first) = arrivals.recv().await else { break };
+                let first = tokio::select! {
+                    biased;
+                    first = arrivals.recv() => first,
+                    () = stop.cancelled(), if !arrivals.is_closed() => {
+                        // What was sent before is still received.
+                        arrivals.close();
+                        continue;
+                    }
+                };
+                let Some(first) = first else { break };
                 waiting.push_back(first);
             }
             let Some(slot) = this.free_slot(&slots, &mut waiting).await else { continue };

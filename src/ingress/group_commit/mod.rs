@@ -14,6 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{committer::Committer, room::Room};
 use super::{CommitSettings, OutboxLimit, Problem, ProblemCode};
@@ -94,17 +95,19 @@ struct Entry {
     _place: room::Place,
 }
 
-/// The handle through which commands are accepted. Cheap to clone; when the last clone is gone, the
-/// committer commits what waits and ends.
+/// The handle through which commands are accepted. Cheap to clone; when it is stopped, or the last
+/// clone is gone, the committer commits what waits and ends.
 #[derive(Clone)]
 pub struct GroupCommit {
     sender: mpsc::UnboundedSender<Entry>,
     room: Room,
     outbox: OutboxLimit,
+    stop: CancellationToken,
 }
 
 impl GroupCommit {
-    /// Starts the committer. The task ends when every handle is dropped and all is answered.
+    /// Starts the committer. The task ends when it is stopped, or every handle is dropped, and all is
+    /// answered.
     pub fn start(
         store: Arc<dyn Store>,
         signals: Signals,
@@ -115,8 +118,15 @@ impl GroupCommit {
         let (sender, receiver) = mpsc::unbounded_channel();
         let room = Room::new(settings.waiting_commands, settings.waiting_bytes);
         let committer = Committer::new(store, signals, room.clone(), settings);
-        let task = tokio::spawn(committer.run(receiver));
-        (Self { sender, room, outbox }, task)
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(committer.run(receiver, stop.clone()));
+        (Self { sender, room, outbox, stop }, task)
+    }
+
+    /// Accepts nothing more: [`Refusal::Stopping`]. What waits is committed. Whoever keeps a handle
+    /// does not keep the committer.
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Accepts one command. If this future is dropped, the command is still accepted or refused as

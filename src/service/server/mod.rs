@@ -164,6 +164,8 @@ struct Intake {
     dispatcher: Option<Dispatcher>,
     stop: CancellationToken,
     tasks: Vec<AbortOnDropHandle<()>>,
+    /// Stopped last: the others accept what they have in hand.
+    commit: Option<(GroupCommit, AbortOnDropHandle<()>)>,
 }
 
 impl Server {
@@ -248,6 +250,10 @@ impl Server {
         self.health.mark_stopping();
         self.intake.stop.cancel();
         super::end_all("part of the intake", self.intake.tasks, deadline).await;
+        if let Some((commit, committing)) = self.intake.commit {
+            commit.stop();
+            super::end_all("part of the intake", vec![committing], deadline).await;
+        }
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         self.process.stop(left.max(Duration::from_secs(1))).await;
         self.rest.cancel();
@@ -418,15 +424,15 @@ fn start_intake(
             broker: parts.broker,
             store,
             validator,
-            commit,
+            commit: commit.clone(),
             immediate: Some(immediate),
             max_body_bytes: settings.ingress.max_command_bytes,
             stop: stop.clone(),
         })));
     }
-    tasks.push(committing);
+    let commit = Some((commit, AbortOnDropHandle::new(committing)));
     let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
-    Ok(Intake { api: Some(api.local_addr), dispatcher: Some(dispatcher), stop, tasks })
+    Ok(Intake { api: Some(api.local_addr), dispatcher: Some(dispatcher), stop, tasks, commit })
 }
 
 /// `host/pid`, for people.
