@@ -6,6 +6,7 @@ use sqlx::Executor;
 use super::{
     BenchError, dead_letters,
     figures::Figures,
+    immediate,
     site::{Shape, Site},
     watchers,
 };
@@ -31,6 +32,10 @@ pub(super) async fn measure(
         Scenario::PinnedSnapshot => pinned_snapshot(site, figures).await,
         Scenario::DeadLetters => dead_letters::measure(site, figures).await,
         Scenario::Watchers => watchers::measure(site, figures).await,
+        Scenario::ImmediateAsync => immediate::open::measure(site, figures).await,
+        Scenario::ImmediateThroughput => immediate::throughput(site, figures).await,
+        Scenario::ImmediateLatency => immediate::latency(site, figures).await,
+        Scenario::ImmediateOneClient => immediate::one_client(site, figures).await,
     }
 }
 

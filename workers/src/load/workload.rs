@@ -47,6 +47,8 @@ pub struct Workload {
     seed: u64,
     accounts: u32,
     run: String,
+    /// What a body ends with, if it names a lane.
+    lane: &'static str,
 }
 
 impl Workload {
@@ -54,7 +56,13 @@ impl Workload {
     pub fn new(seed: u64, accounts: u32) -> Self {
         // The tail of a UUIDv7 is random: runs that start in one millisecond differ as well.
         let run = Uuid::now_v7().simple().to_string();
-        Self { seed, accounts, run: format!("{}{}", &run[..12], &run[28..]) }
+        Self { seed, accounts, run: format!("{}{}", &run[..12], &run[28..]), lane: "" }
+    }
+
+    /// The same commands for the immediate lane; accounts are opened by the queue all the same.
+    #[must_use]
+    pub fn for_the_immediate_lane(self) -> Self {
+        Self { lane: ",\"lane\":\"immediate\"", ..self }
     }
 
     /// How many accounts there are.
@@ -72,8 +80,8 @@ impl Workload {
         let stream = self.account_id(account);
         let owner = format!("{{\"owner\":\"owner of {stream}\"}}");
         [
-            planned(Kind::Deposit, account, &stream, "open", &owner),
-            planned(Kind::Deposit, account, &stream, "deposit", &amount(FUNDING)),
+            planned(Kind::Deposit, account, &stream, "open", &owner, ""),
+            planned(Kind::Deposit, account, &stream, "deposit", &amount(FUNDING), ""),
         ]
     }
 
@@ -90,21 +98,32 @@ impl Workload {
         match kind {
             Kind::Deposit => {
                 let some = i64::from(1 + random.below(1_000));
-                planned(kind, account, &stream, "deposit", &amount(some))
+                self.planned(kind, account, &stream, "deposit", &amount(some))
             }
             Kind::Withdrawal => {
                 let some = i64::from(1 + random.below(100));
-                planned(kind, account, &stream, "withdraw", &amount(some))
+                self.planned(kind, account, &stream, "withdraw", &amount(some))
             }
             Kind::MustBeRejected => match random.below(3) {
-                0 => planned(kind, account, &stream, "withdraw", &amount(MAX_AMOUNT)),
-                1 => planned(kind, account, &stream, "open", "{\"owner\":\"somebody else\"}"),
+                0 => self.planned(kind, account, &stream, "withdraw", &amount(MAX_AMOUNT)),
+                1 => self.planned(kind, account, &stream, "open", "{\"owner\":\"somebody else\"}"),
                 _ => {
                     let nobody = format!("acc-{}-nobody", self.run);
-                    planned(kind, account, &nobody, "deposit", &amount(1))
+                    self.planned(kind, account, &nobody, "deposit", &amount(1))
                 }
             },
         }
+    }
+
+    fn planned(
+        &self,
+        kind: Kind,
+        account: u32,
+        stream: &str,
+        command: &str,
+        payload: &str,
+    ) -> Planned {
+        planned(kind, account, stream, command, payload, self.lane)
     }
 }
 
@@ -112,13 +131,20 @@ fn amount(amount: i64) -> String {
     format!("{{\"amount\":{amount}}}")
 }
 
-fn planned(kind: Kind, account: u32, stream: &str, command: &str, payload: &str) -> Planned {
+fn planned(
+    kind: Kind,
+    account: u32,
+    stream: &str,
+    command: &str,
+    payload: &str,
+    lane: &str,
+) -> Planned {
     let id = Uuid::now_v7();
     let mut body = String::with_capacity(192);
     // Writing to a String cannot fail.
     let _ = write!(
         body,
-        "{{\"id\":\"{id}\",\"type\":\"account.{command}\",\"stream\":\"account/{stream}\",\"payload\":{payload}}}"
+        "{{\"id\":\"{id}\",\"type\":\"account.{command}\",\"stream\":\"account/{stream}\",\"payload\":{payload}{lane}}}"
     );
     Planned { id, kind, account, body: body.into() }
 }
