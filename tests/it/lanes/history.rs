@@ -1,6 +1,6 @@
 //! Commands drawn from a seed, with a model that knows the version of each stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use adjutant::{
     message::{CommandContent, CommandId, Version},
@@ -9,7 +9,6 @@ use adjutant::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::flat;
 use crate::support::{commands, domain::LIMIT};
 
 /// How many plain commands are sent together at most.
@@ -95,6 +94,12 @@ impl History {
         streams
     }
 
+    /// Those that fail, or would: what they answer depends on how often they were tried.
+    pub fn failing(&self) -> BTreeSet<Uuid> {
+        let failing = |it: &&Drawn| matches!(it.kind, Kind::FailsOnce | Kind::StrictFailsOnce);
+        self.drawn.iter().filter(failing).map(|it| it.id.0).collect()
+    }
+
     pub fn to_text(&self) -> String {
         let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
         for drawn in &self.drawn {
@@ -153,7 +158,7 @@ impl Part {
     }
 
     pub fn ids(&self) -> Vec<CommandId> {
-        flat(&self.commands())
+        self.commands().iter().map(|command| command.id).collect()
     }
 }
 
