@@ -60,16 +60,31 @@ mod list {
         ImmediateAccepted = "immediate.accepted",
         /// A caller's wait is over before its command was started; it is to be made durable.
         ImmediateWaitIsOver = "immediate.wait_is_over",
+        /// It is durable now, and may run; its caller knows nothing yet.
+        ImmediateMadeDurable = "immediate.made_durable",
+        /// There was no room for it, and it was accepted into the queue; its caller knows nothing.
+        ImmediateQueued = "immediate.queued",
+        /// A durable command may run, and perhaps does; its caller is to be told that it is durable.
+        ImmediateAcknowledging = "immediate.acknowledging",
         /// Commands were taken out of the room, to be executed.
         ImmediateTaken = "immediate.taken",
         /// They were decided; the transaction is to be sent.
         ExecutorDecided = "executor.decided",
+        /// The transaction is open and holds the locks, and commands have entered; they are to be
+        /// decided again.
+        ExecutorUnderLock = "executor.under_lock",
         /// The transaction was committed; nothing else knows of it.
         ExecutorCommitted = "executor.committed",
         /// Their ends are known; no caller was told.
         ImmediateEnded = "immediate.ended",
+        /// A strict command must take its place in the queue; it is not durable.
+        ImmediateMustQueue = "immediate.must_queue",
+        /// It has its place in the queue; its caller knows nothing.
+        ImmediateTookPlace = "immediate.took_place",
         /// A caller is to be answered.
         ImmediateAnswering = "immediate.answering",
+        /// Commands whose process is gone were found; the transaction that takes them over is open.
+        TakeOverFound = "relay.take_over_found",
         /// They were taken over; nobody was told.
         TakeOverAfter = "relay.after_take_over",
     }

@@ -404,6 +404,7 @@ impl Executor {
         let mut fall_back = Vec::new();
         let mut outcomes = Vec::new();
         let decide = |loaded: Vec<LoadedStream>| {
+            failpoint!(ExecutorUnderLock);
             let mut streams = Streams::new();
             replay_all(&self.registry, &loaded, &mut streams);
             let runs = runs.clone();

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{AsyncCommandProcessor, CommandHandle, Request, handle::Where, request::WantedLane};
+use super::{
+    AsyncCommandProcessor, CommandHandle, LaneStats, Request, handle::Where, request::WantedLane,
+};
 use crate::{
     domain::Aggregate,
     ingress::{
@@ -135,6 +137,11 @@ impl Dispatcher {
     /// asked: a command that is not there is found out when its outcome or status is asked for.
     pub fn handle<A: Aggregate>(&self, id: CommandId) -> CommandHandle<A> {
         CommandHandle::elsewhere(Where { id, partition: None, shared: self.shared.clone() })
+    }
+
+    /// How the immediate lane of this process stands.
+    pub fn stats(&self) -> LaneStats {
+        self.shared.processor.stats()
     }
 
     async fn dispatch_to<A: Aggregate>(

@@ -167,16 +167,15 @@ impl Where {
             if self.shared.stop.is_cancelled() {
                 return Err(AskError::Stopping(self.id));
             }
-            let asked = match partition {
-                Some(partition) => partition,
-                None => {
-                    let record = store.command(self.id).await?;
-                    let record = record.ok_or(AskError::NotFound(self.id))?;
-                    if let Some(outcome) = record.outcome {
-                        return Ok(outcome);
-                    }
-                    *partition.insert(record.partition)
+            let asked = if let Some(partition) = partition {
+                partition
+            } else {
+                let record = store.command(self.id).await?;
+                let record = record.ok_or(AskError::NotFound(self.id))?;
+                if let Some(outcome) = record.outcome {
+                    return Ok(outcome);
                 }
+                *partition.insert(record.partition)
             };
             // It is looked at at once, and then whenever something hints at it.
             let wait = self.shared.watcher.watch(asked, self.id);

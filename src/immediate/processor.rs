@@ -231,6 +231,7 @@ impl AsyncCommandProcessor {
             } else {
                 shared.leave(&command, ticket, None);
             }
+            failpoint!(ImmediateMadeDurable);
             answer
         }))
     }
@@ -332,6 +333,7 @@ impl Shared {
             }
             answers.push(answer);
         }
+        failpoint!(ImmediateAcknowledging);
         Ok(answers)
     }
 
@@ -400,6 +402,7 @@ impl AsyncCommandProcessor {
         }
         self.shared.count_refused("queued");
         let accepted = self.shared.parts.commit.accept(to_queue(command)).await?;
+        failpoint!(ImmediateQueued);
         Ok(Executed::Accepted(accepted, Lane::Queued))
     }
 }

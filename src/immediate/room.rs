@@ -44,9 +44,12 @@ struct Stream<T> {
     has_turn: bool,
 }
 
+/// Commands with their places.
+type InPlace<T> = Vec<(Ticket, Box<T>)>;
+
 /// Commands that were taken out to be executed, and what they weigh.
 pub(super) struct Taken<T> {
-    pub(super) commands: Vec<(Ticket, Box<T>)>,
+    pub(super) commands: InPlace<T>,
     streams: Vec<StreamId>,
     bytes: usize,
 }
@@ -242,7 +245,7 @@ impl<T: Waits> Room<T> {
 pub(super) type Back<T> = Vec<(StreamId, Ticket, Box<T>)>;
 
 impl<T> Taken<T> {
-    pub(super) fn into_parts(self) -> (Vec<(Ticket, Box<T>)>, Vec<StreamId>, usize) {
+    pub(super) fn into_parts(self) -> (InPlace<T>, Vec<StreamId>, usize) {
         (self.commands, self.streams, self.bytes)
     }
 }

@@ -129,7 +129,9 @@ impl Shared {
             return;
         }
         let commands = queue.iter().map(|(waiting, _)| waiting.command.clone()).collect();
+        failpoint!(ImmediateMustQueue);
         let accepted = self.parts.commit.accept_together(commands).await;
+        failpoint!(ImmediateTookPlace);
         let refused = accepted.as_ref().err().cloned();
         let mut accepted = accepted.unwrap_or_default().into_iter();
         for (waiting, reply_was_lost) in queue {

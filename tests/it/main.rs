@@ -21,6 +21,7 @@ mod http;
 mod immediate;
 #[cfg(feature = "embedded")]
 mod in_process_road;
+mod lanes;
 mod main_path;
 #[cfg(all(feature = "embedded", feature = "http"))]
 mod notification;

@@ -255,6 +255,13 @@ pub struct BenchArgs {
     /// What to measure; without any, everything.
     #[arg(value_enum)]
     pub scenarios: Vec<Scenario>,
+    /// Only the scenarios of this lane: `immediate` are those whose names begin with it.
+    #[arg(long, value_enum, conflicts_with = "scenarios")]
+    pub lane: Option<BenchLane>,
+    /// How many commands are open at once (scenario immediate-async), one measurement each.
+    #[arg(long, value_name = "COMMANDS", value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000],
+          value_parser = clap::value_parser!(u32).range(1..=110_000))]
+    pub open: Vec<u32>,
     /// How long each load lasts, in seconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
@@ -276,6 +283,39 @@ pub struct BenchArgs {
     pub json: bool,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+}
+
+/// The scenarios of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchLane {
+    /// All but those of the immediate lane.
+    Queued,
+    /// Those of the immediate lane.
+    Immediate,
+}
+
+impl BenchArgs {
+    /// The scenarios that are asked for.
+    pub(crate) fn wanted(&self) -> Vec<Scenario> {
+        let all = Scenario::value_variants().iter().copied();
+        match self.lane {
+            Some(lane) => all.filter(|it| it.lane() == lane).collect(),
+            None if self.scenarios.is_empty() => all.collect(),
+            None => self.scenarios.clone(),
+        }
+    }
+}
+
+impl Scenario {
+    fn lane(self) -> BenchLane {
+        match self {
+            Self::ImmediateAsync
+            | Self::ImmediateThroughput
+            | Self::ImmediateLatency
+            | Self::ImmediateOneClient => BenchLane::Immediate,
+            _ => BenchLane::Queued,
+        }
+    }
 }
 
 /// What `bank bench` can measure.
@@ -305,6 +345,15 @@ pub enum Scenario {
     /// Clients that wait for their commands, by server-sent events and then by long-polls, at an
     /// ingress in a process of its own: memory and CPU while nothing happens, and how soon they hear.
     Watchers,
+    /// The immediate lane: `--open` commands dispatched from Rust, all of them accepted before the
+    /// first is let through, then all awaited; memory over time.
+    ImmediateAsync,
+    /// The immediate lane: 64 clients that wait for each of their commands.
+    ImmediateThroughput,
+    /// The immediate lane: latency at 500 commands a second.
+    ImmediateLatency,
+    /// The immediate lane: one client, one command at a time.
+    ImmediateOneClient,
 }
 
 /// `bank move`

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adjutant::{
+    immediate::Dispatcher,
     ingress::http::StartError as IngressStartError,
     message::PartitionCount,
     service::{Server, ServerError, stop_signal},
@@ -65,6 +66,11 @@ impl Running {
     /// for as 0 are known here.
     pub fn api(&self) -> Option<SocketAddr> {
         self.server.api()
+    }
+
+    /// Dispatches commands from Rust, if the role ingress is among the roles.
+    pub fn dispatcher(&self) -> Option<&Dispatcher> {
+        self.server.dispatcher()
     }
 
     /// Where probes and metrics are served.

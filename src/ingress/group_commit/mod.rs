@@ -95,8 +95,8 @@ struct Entry {
     _place: room::Place,
 }
 
-/// The handle through which commands are accepted. Cheap to clone; when the last clone is gone, the
-/// committer commits what waits and ends.
+/// The handle through which commands are accepted. Cheap to clone; when it is closed, or the last
+/// clone is gone, the committer commits what waits and ends.
 #[derive(Clone)]
 pub struct GroupCommit {
     sender: mpsc::UnboundedSender<Entry>,

@@ -239,3 +239,22 @@ async fn a_full_outbox_refuses_until_there_is_room() {
     commit.accept(command(1, "")).await.unwrap();
     stop.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_it_is_stopped_what_waits_is_committed_though_a_handle_is_kept() {
+    let it = start(slow(), one_at_a_time());
+    let accepting = [1, 2, 3].map(|amount| {
+        let commit = it.commit.clone();
+        tokio::spawn(async move { commit.accept(command(amount, "")).await })
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    it.commit.close();
+    tokio::time::timeout(Duration::from_secs(1), it.task)
+        .await
+        .expect("it ends")
+        .expect("no panic");
+    for accepted in accepting {
+        accepted.await.unwrap().expect("it had come before");
+    }
+    assert_eq!(it.commit.accept(command(4, "")).await, Err(Refusal::Stopping));
+}

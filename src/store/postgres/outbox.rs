@@ -206,6 +206,7 @@ impl Outbox for PostgresStore {
             transaction.roll_back().await?;
             return Ok(0);
         }
+        failpoint!(TakeOverFound);
         let mut appended = Appended::new();
         for row in &rows {
             appended.entry(Partition(row.get(0))).or_default().push(logs::envelope(row)?);

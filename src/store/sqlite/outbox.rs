@@ -167,6 +167,7 @@ fn take_over(
     if gone.is_empty() {
         return Ok(0);
     }
+    failpoint!(TakeOverFound);
     transaction.execute(TAKEN_OVER, [numbers(gone.iter().map(|(id, ..)| *id))])?;
     let count = gone.len();
     let mut appended = Appended::new();

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     scenarios: Vec<(String, Vec<Figure>)>,
+    /// What takes more than a line.
+    tables: Vec<Table>,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,15 @@ impl Figures {
         }
     }
 
+    /// A table of its own, which people see below the figures.
+    pub(super) fn show<const N: usize>(&mut self, head: [&str; N], rows: Vec<[String; N]>) {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_header(head);
+        table.add_rows(rows);
+        self.tables.push(table);
+    }
+
     pub(super) fn to_text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
@@ -48,13 +59,15 @@ impl Figures {
                 table.add_row([scenario, name.as_str(), measured.trim(), figure.promised]);
             }
         }
-        table.to_string()
+        let tables = std::iter::once(&table).chain(&self.tables);
+        tables.map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     pub(super) fn to_json(&self, checks: &Value) -> Value {
         let scenarios: Map<String, Value> = self
             .scenarios
             .iter()
+            .filter(|(_, figures)| !figures.is_empty())
             .map(|(scenario, figures)| {
                 let figures: Map<String, Value> = figures
                     .iter()

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod figures;
+mod immediate;
 mod retrying;
 mod scenarios;
 mod site;
@@ -12,7 +13,7 @@ mod watchers;
 use clap::ValueEnum;
 
 use crate::{
-    cli::{BenchArgs, Scenario},
+    cli::BenchArgs,
     config::{Config, ConfigError},
     database::Source,
     load::LoadError,
@@ -49,6 +50,9 @@ pub enum BenchError {
     /// The database of a load's own is not sound afterwards.
     #[error("the database is not sound after the load:\n{0}")]
     Unsound(String),
+    /// A command that was dispatched did not go as it should.
+    #[error("a command that was dispatched: {0}")]
+    Dispatched(String),
     /// No role took the API's port.
     #[error("the API did not start")]
     NoIngress,
@@ -57,22 +61,18 @@ pub enum BenchError {
 /// Measures, prints the figures, and answers whether the database is sound afterwards.
 pub async fn run(args: &BenchArgs, config: &Config) -> Result<bool, BenchError> {
     config.require_urls()?;
-    let wanted = match args.scenarios.as_slice() {
-        [] => Scenario::value_variants(),
-        some => some,
-    };
     if config.database.migrate_at_start {
         // It is audited, whether a scenario uses it or has databases of its own.
         migrate(config).await?;
     }
     let site = Site { args, config };
     let mut figures = Figures::default();
-    for scenario in wanted {
+    for scenario in args.wanted() {
         let name = scenario.to_possible_value();
         let name = name.as_ref().map_or("?", |value| value.get_name());
         eprintln!("measuring {name} …");
         figures.begin(name);
-        scenarios::measure(*scenario, &site, &mut figures).await?;
+        scenarios::measure(scenario, &site, &mut figures).await?;
     }
     let audit = verify(&Source::postgres(config.require_database()?), None).await?;
     println!("{}", figures.to_text());

@@ -6,7 +6,7 @@ use sqlx::Executor;
 use super::{
     BenchError, dead_letters,
     figures::Figures,
-    retrying,
+    immediate, retrying,
     site::{Shape, Site},
     watchers,
 };
@@ -33,6 +33,10 @@ pub(super) async fn measure(
         Scenario::DeadLetters => dead_letters::measure(site, figures).await,
         Scenario::Retrying => retrying::measure(site, figures).await,
         Scenario::Watchers => watchers::measure(site, figures).await,
+        Scenario::ImmediateAsync => immediate::open::measure(site, figures).await,
+        Scenario::ImmediateThroughput => immediate::throughput(site, figures).await,
+        Scenario::ImmediateLatency => immediate::latency(site, figures).await,
+        Scenario::ImmediateOneClient => immediate::one_client(site, figures).await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adjutant::store::Role;
+use adjutant::{immediate::Dispatcher, message::Lane, store::Role};
 
 use super::BenchError;
 use crate::{
@@ -20,6 +20,8 @@ use crate::{
 const FOLLOWED: u32 = 32;
 /// How large the backlog may be where a load runs end to end.
 const BACKLOG: u64 = 5_000;
+/// For how many seconds a request of the immediate lane waits.
+const WAIT: u32 = 30;
 
 pub(super) struct Site<'a> {
     pub(super) args: &'a BenchArgs,
@@ -34,6 +36,8 @@ pub(super) struct Shape {
     pub(super) batch: u32,
     pub(super) rate: Option<f64>,
     pub(super) wait_for: WaitFor,
+    /// In the immediate lane each request waits for the end of its command.
+    pub(super) lane: Lane,
 }
 
 /// Roles that are at work, and where their API is.
@@ -43,6 +47,11 @@ pub(super) struct AtWork {
 }
 
 impl AtWork {
+    /// Dispatches commands from Rust.
+    pub(super) fn dispatcher(&self) -> Option<&Dispatcher> {
+        self.servers.iter().find_map(Running::dispatcher)
+    }
+
     pub(super) async fn stop(self) {
         for server in self.servers {
             server.stop().await;
@@ -59,6 +68,7 @@ impl Site<'_> {
             batch: self.args.batch,
             rate: None,
             wait_for: WaitFor::Visible,
+            lane: Lane::Queued,
         }
     }
 
@@ -91,6 +101,8 @@ impl Site<'_> {
         if shape.wait_for == WaitFor::Visible {
             self.drain().await?;
         }
+        let immediate = shape.lane == Lane::Immediate;
+        let workload = if immediate { workload.for_the_immediate_lane() } else { workload };
         let end_to_end = shape.wait_for == WaitFor::Visible;
         let plan = Plan {
             target: target.clone(),
@@ -98,9 +110,11 @@ impl Site<'_> {
             until: Until::Elapsed(Duration::from_secs(self.args.seconds)),
             connections: shape.connections,
             batch: shape.batch,
+            wait: immediate.then_some(WAIT),
             rate: shape.rate,
-            max_unfinished: (end_to_end && shape.rate.is_none()).then_some(BACKLOG),
-            followers: end_to_end.then(|| Followers::new(target, FOLLOWED)),
+            // Whoever waits for outcomes has no backlog.
+            max_unfinished: (end_to_end && shape.rate.is_none() && !immediate).then_some(BACKLOG),
+            followers: (end_to_end && !immediate).then(|| Followers::new(target, FOLLOWED)),
             answers: None,
         };
         let measurement = Measurement {

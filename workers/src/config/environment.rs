@@ -24,6 +24,10 @@ const OTHERS: [&str; 11] = [
 ];
 /// And those of the test suite.
 const OF_TESTS: &str = "ADJUTANT_TEST_";
+/// The place where this process aborts. Without the feature it is refused like any other name: who
+/// sets it must not believe that it works.
+const FAILPOINT: Option<&str> =
+    if cfg!(feature = "failpoints") { Some("ADJUTANT_FAILPOINT") } else { None };
 
 /// Variables with a name of their own. Each is the only one for its setting.
 const NAMED: [(&str, &str); 2] =
@@ -46,7 +50,8 @@ pub(super) fn settings(
     let (mut settings, mut errors) = (Vec::new(), Vec::new());
     for (name, value) in variables {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        if OTHERS.contains(&name.as_str()) || name.starts_with(OF_TESTS) {
+        let is_other = OTHERS.contains(&name.as_str()) || FAILPOINT == Some(&name);
+        if is_other || name.starts_with(OF_TESTS) {
             continue;
         }
         let named = NAMED.into_iter().find(|(variable, _)| *variable == name);

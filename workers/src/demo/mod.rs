@@ -72,6 +72,7 @@ pub async fn run(args: &DemoArgs, config: &Config) -> Result<bool, DemoError> {
         until: Until::Commands(args.commands),
         connections: args.connections,
         batch: args.batch,
+        wait: None,
         rate: args.rate,
         max_unfinished: None,
         followers: Some(Followers::new(&target, FOLLOWED)),

@@ -7,13 +7,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, StatusCode, Uri,
     client::conn::http1::{self, SendRequest},
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER},
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::LoadError;
 
+/// RFC 7240.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// How long an answer may take; long-polls are shorter than this.
 const PATIENCE: Duration = Duration::from_secs(75);
 
@@ -92,13 +94,22 @@ impl Answer {
 #[derive(Debug)]
 pub struct Connection {
     target: Target,
+    /// `Prefer`, with everything that is sent.
+    prefer: Option<HeaderValue>,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Connection {
     /// A connection to there, not made yet.
     pub fn new(target: &Target) -> Self {
-        Self { target: target.clone(), sender: None }
+        Self { target: target.clone(), prefer: None, sender: None }
+    }
+
+    /// What is sent waits for its end, up to so many seconds: `Prefer: wait=N`.
+    #[must_use]
+    pub fn that_waits(self, seconds: u32) -> Self {
+        let prefer = HeaderValue::from_str(&format!("wait={seconds}"));
+        Self { prefer: prefer.ok(), ..self }
     }
 
     /// Asks for a resource.
@@ -147,6 +158,9 @@ impl Connection {
         headers.insert(HOST, self.target.0.host.clone());
         if let Some(content_type) = content_type {
             headers.insert(CONTENT_TYPE, content_type);
+        }
+        if let Some(prefer) = &self.prefer {
+            headers.insert(PREFER, prefer.clone());
         }
         if let Some(authorization) = &self.target.0.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());

@@ -39,6 +39,8 @@ pub struct Plan {
     pub connections: u32,
     /// How many commands a request carries; 1: the endpoint for single commands.
     pub batch: u32,
+    /// For how many seconds a request waits for the end of its command: an answer is an outcome then.
+    pub wait: Option<u32>,
     /// Commands a second. Then latency counts from the moment a command was due, sent late or not
     /// (otherwise a slow service would slow down the question, and hide its slowness).
     pub rate: Option<f64>,
@@ -61,6 +63,7 @@ struct State {
     started: Instant,
     next: AtomicU64,
     accepted: AtomicU64,
+    ended: AtomicU64,
     finished: AtomicU64,
     must_be_rejected: AtomicU64,
     refused: AtomicU64,
@@ -76,6 +79,8 @@ struct State {
 pub struct Sent {
     /// Commands that were accepted.
     pub accepted: u64,
+    /// Of those, commands that had ended when they were answered.
+    pub ended: u64,
     /// Of those, commands that the domain must reject.
     pub must_be_rejected: u64,
     /// Commands that were refused for good, which should not happen.
@@ -96,6 +101,7 @@ impl Load {
             started: Instant::now(),
             next: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             must_be_rejected: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -108,6 +114,10 @@ impl Load {
             .map(|_| {
                 let state = load.0.clone();
                 let connection = Connection::new(&state.plan.target);
+                let connection = match state.plan.wait {
+                    Some(seconds) => connection.that_waits(seconds),
+                    None => connection,
+                };
                 tokio::spawn(async move {
                     if state.plan.batch > 1 {
                         batch::send_all(&state, connection).await;
@@ -154,6 +164,7 @@ impl Load {
         let first_refusal = state.first_refusal.lock().unwrap_or_else(PoisonError::into_inner);
         Sent {
             accepted: self.accepted(),
+            ended: state.ended.load(Ordering::Relaxed),
             must_be_rejected: state.must_be_rejected.load(Ordering::Relaxed),
             refused: state.refused.load(Ordering::Relaxed),
             first_refusal: first_refusal.clone(),
@@ -197,6 +208,9 @@ impl State {
 
     fn accepted(&self, id: Uuid, kind: Kind, account: u32, code: u16, submitted: Instant) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
+        if code == 200 {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
         if kind == Kind::MustBeRejected {
             self.must_be_rejected.fetch_add(1, Ordering::Relaxed);
         }

@@ -59,6 +59,8 @@ pub struct Workload {
     accounts: u32,
     drills: Drills,
     run: String,
+    /// What a body ends with, if it names a lane.
+    lane: &'static str,
 }
 
 impl Workload {
@@ -67,13 +69,19 @@ impl Workload {
         // The tail of a UUIDv7 is random: runs that start in one millisecond differ as well.
         let run = Uuid::now_v7().simple().to_string();
         let run = format!("{}{}", &run[..12], &run[28..]);
-        Self { seed, accounts, drills: Drills::default(), run }
+        Self { seed, accounts, drills: Drills::default(), run, lane: "" }
     }
 
     /// The same with drills among them.
     #[must_use]
     pub fn with_drills(self, drills: Drills) -> Self {
         Self { drills, ..self }
+    }
+
+    /// The same commands for the immediate lane; accounts are opened by the queue all the same.
+    #[must_use]
+    pub fn for_the_immediate_lane(self) -> Self {
+        Self { lane: ",\"lane\":\"immediate\"", ..self }
     }
 
     /// How many accounts there are.
@@ -91,8 +99,8 @@ impl Workload {
         let stream = self.account_id(account);
         let owner = format!("{{\"owner\":\"owner of {stream}\"}}");
         [
-            planned(Kind::Deposit, account, &stream, "open", &owner),
-            planned(Kind::Deposit, account, &stream, "deposit", &amount(FUNDING)),
+            planned(Kind::Deposit, account, &stream, "open", &owner, ""),
+            planned(Kind::Deposit, account, &stream, "deposit", &amount(FUNDING), ""),
         ]
     }
 
@@ -113,18 +121,18 @@ impl Workload {
             Kind::Drill => self.drill(account),
             Kind::Deposit => {
                 let some = i64::from(1 + random.below(1_000));
-                planned(kind, account, &stream, "deposit", &amount(some))
+                self.planned(kind, account, &stream, "deposit", &amount(some))
             }
             Kind::Withdrawal => {
                 let some = i64::from(1 + random.below(100));
-                planned(kind, account, &stream, "withdraw", &amount(some))
+                self.planned(kind, account, &stream, "withdraw", &amount(some))
             }
             Kind::MustBeRejected => match random.below(3) {
-                0 => planned(kind, account, &stream, "withdraw", &amount(MAX_AMOUNT)),
-                1 => planned(kind, account, &stream, "open", "{\"owner\":\"somebody else\"}"),
+                0 => self.planned(kind, account, &stream, "withdraw", &amount(MAX_AMOUNT)),
+                1 => self.planned(kind, account, &stream, "open", "{\"owner\":\"somebody else\"}"),
                 _ => {
                     let nobody = format!("acc-{}-nobody", self.run);
-                    planned(kind, account, &nobody, "deposit", &amount(1))
+                    self.planned(kind, account, &nobody, "deposit", &amount(1))
                 }
             },
         }
@@ -133,7 +141,18 @@ impl Workload {
     fn drill(&self, number: u32) -> Planned {
         let stream = format!("drill/drill-{}-{number:06}", self.run);
         let fails = format!("{{\"fails\":{}}}", self.drills.fails);
-        to_stream(Kind::Drill, number, &stream, "drill.run", &fails)
+        to_stream(Kind::Drill, number, &stream, "drill.run", &fails, self.lane)
+    }
+
+    fn planned(
+        &self,
+        kind: Kind,
+        account: u32,
+        stream: &str,
+        command: &str,
+        payload: &str,
+    ) -> Planned {
+        planned(kind, account, stream, command, payload, self.lane)
     }
 }
 
@@ -141,18 +160,32 @@ fn amount(amount: i64) -> String {
     format!("{{\"amount\":{amount}}}")
 }
 
-fn planned(kind: Kind, account: u32, stream: &str, command: &str, payload: &str) -> Planned {
+fn planned(
+    kind: Kind,
+    account: u32,
+    stream: &str,
+    command: &str,
+    payload: &str,
+    lane: &str,
+) -> Planned {
     let (stream, command) = (format!("account/{stream}"), format!("account.{command}"));
-    to_stream(kind, account, &stream, &command, payload)
+    to_stream(kind, account, &stream, &command, payload, lane)
 }
 
-fn to_stream(kind: Kind, account: u32, stream: &str, command: &str, payload: &str) -> Planned {
+fn to_stream(
+    kind: Kind,
+    account: u32,
+    stream: &str,
+    command: &str,
+    payload: &str,
+    lane: &str,
+) -> Planned {
     let id = Uuid::now_v7();
     let mut body = String::with_capacity(192);
     // Writing to a String cannot fail.
     let _ = write!(
         body,
-        "{{\"id\":\"{id}\",\"type\":\"{command}\",\"stream\":\"{stream}\",\"payload\":{payload}}}"
+        "{{\"id\":\"{id}\",\"type\":\"{command}\",\"stream\":\"{stream}\",\"payload\":{payload}{lane}}}"
     );
     Planned { id, kind, account, body: body.into() }
 }

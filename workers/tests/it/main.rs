@@ -12,6 +12,8 @@ mod config;
 mod crashes;
 mod demo;
 mod embedded;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod failures;
 mod files;
 mod history;

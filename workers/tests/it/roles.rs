@@ -40,6 +40,7 @@ async fn one_process_a_role_works_end_to_end() {
         let (status, took) = process.stop().await;
         assert_eq!(status.code(), Some(0), "{}", process.roles);
         assert!(took < Duration::from_secs(10), "{} stopped after {took:?}", process.roles);
+        assert!(!process.log.text().contains("did not end in time"), "{}", process.log.text());
     }
     assert_eq!(site.verify(None).await.0, 0);
 }

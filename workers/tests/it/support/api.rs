@@ -7,6 +7,7 @@ mod client;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 pub(crate) use client::Answer;
@@ -33,6 +34,20 @@ impl Api {
         headers.push(("Content-Type", "application/json"));
         let mut client = Client::connect(self.0).await;
         client.request(method, target, &headers, body.as_bytes()).await
+    }
+
+    /// Sends a command; `None` if the process is gone, or vanishes before it has answered.
+    pub(crate) async fn send_to_who_may_vanish(
+        self,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Option<Answer> {
+        let stream = TcpStream::connect(self.0).await.ok()?;
+        let mut headers = headers.to_vec();
+        headers.push(("Content-Type", "application/json"));
+        let (method, target, body) = ("POST", "/v1/commands", body.to_string());
+        let mut client = Client::on(stream);
+        client.request_that_may_break(method, target, &headers, body.as_bytes()).await
     }
 
     /// Sends a command and waits until it has ended: its resource.

@@ -176,6 +176,11 @@ impl Bank {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Waits until it has ended by itself; returns how.
+    pub async fn ends(&mut self) -> ExitStatus {
+        eventually("the process ends", async || self.child.try_wait().unwrap()).await
+    }
+
     /// SIGKILL; returns when it is gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
