@@ -7,6 +7,8 @@ mod planted;
 
 #[cfg(feature = "runtime")]
 pub mod broker;
+#[cfg(feature = "webhooks")]
+pub mod callback;
 mod chance;
 #[cfg(feature = "runtime")]
 pub mod dead_letter;

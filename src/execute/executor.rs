@@ -424,6 +424,9 @@ impl Executor {
         if decisions.schedules_now {
             self.signals.schedule_written();
         }
+        if decisions.owes_callbacks {
+            self.signals.callbacks_owed();
+        }
         self.breakers.record(&decisions.tries);
         metrics::histogram!("adjutant_executor_batch_commands")
             .record(decisions.ended.len() as f64);

@@ -11,6 +11,8 @@ use super::{
     draft::{Draft, LaneWord, json_problem, utf8},
     trace,
 };
+#[cfg(feature = "webhooks")]
+use crate::webhook::{CallbackTarget, InvalidTarget, TargetRules};
 use crate::{
     domain::{AggregateType, DecodeError, Registry, RuleViolation},
     message::{
@@ -35,12 +37,25 @@ pub struct Origin<'a> {
 #[derive(Clone)]
 pub struct Validator {
     registry: Arc<Registry>,
+    #[cfg(feature = "webhooks")]
+    callbacks: Option<TargetRules>,
 }
 
 impl Validator {
     /// For the types of this registry.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry }
+        Self {
+            registry,
+            #[cfg(feature = "webhooks")]
+            callbacks: None,
+        }
+    }
+
+    /// Takes a `callback_url` that keeps these rules; without them, none.
+    #[cfg(feature = "webhooks")]
+    #[must_use]
+    pub fn with_callbacks(self, callbacks: Option<TargetRules>) -> Self {
+        Self { callbacks, ..self }
     }
 
     /// Reads and checks one command in JSON.
@@ -84,6 +99,7 @@ impl Validator {
         found.metadata(&metadata);
         found.expected_version(draft.expected_version);
         found.deadline(draft.not_before, draft.not_after);
+        let callback_url = self.callback_url(draft.callback_url.as_deref(), &mut found)?;
         found.nul_in_payload(draft.payload.get(), &payload_value);
         let payload = RawJson::from_trusted(draft.payload.get().to_owned());
         found.payload_rules(aggregate.as_ref(), &draft.command_type, &payload)?;
@@ -116,9 +132,39 @@ impl Validator {
             content_hash,
             reply_to: origin.reply_to.clone(),
             not_after: draft.not_after,
-            callback_url: None,
+            callback_url,
             held_by: None,
         })
+    }
+
+    #[cfg(feature = "webhooks")]
+    fn callback_url(
+        &self,
+        given: Option<&str>,
+        found: &mut Findings,
+    ) -> Result<Option<String>, Problem> {
+        let Some(given) = given else { return Ok(None) };
+        let rules = self.callbacks.ok_or_else(no_callbacks)?;
+        match CallbackTarget::check(given, rules) {
+            Ok(target) => Ok(Some(target.as_str().to_owned())),
+            Err(broken) => {
+                for InvalidTarget { rule, message } in broken {
+                    let pointer = "/callback_url".to_owned();
+                    found.add(ProblemCode::RuleViolation, pointer, rule, message);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    #[cfg(not(feature = "webhooks"))]
+    #[expect(clippy::unused_self, reason = "the same call, whatever was built in")]
+    fn callback_url(
+        &self,
+        given: Option<&str>,
+        _: &mut Findings,
+    ) -> Result<Option<String>, Problem> {
+        given.map_or(Ok(None), |_| Err(no_callbacks()))
     }
 
     fn aggregate_of(&self, command_type: &str) -> Result<&Arc<dyn AggregateType>, Problem> {
@@ -149,10 +195,15 @@ fn refuse_what_is_not_delivered(draft: &Draft<'_>) -> Result<(), Problem> {
         }
         None | Some(LaneWord::Queued) => {}
     }
-    if draft.callback_url.is_some() {
-        return Err(Problem::not_available("/callback_url", "`callback_url`"));
-    }
     Ok(())
+}
+
+/// Nobody would sign and deliver it.
+fn no_callbacks() -> Problem {
+    let detail = "this service is not configured to call back: leave `callback_url` out, and ask for \
+                  the command instead";
+    Problem::new(ProblemCode::CallbacksNotConfigured, detail)
+        .at("/callback_url", "callbacks_not_configured")
 }
 
 fn traceparent(given: Option<&str>) -> String {

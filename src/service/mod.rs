@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::AbortOnDropHandle,
@@ -41,7 +41,7 @@ use crate::{
     domain::Service,
     execute::{Executor, ExecutorSettings, StoreClock},
     housekeeping::{self, HousekeepingParts, RetentionSettings},
-    message::{GroupName, MemberId},
+    message::{GroupName, MemberId, Partition},
     relay::{self, RelayParts, RelaySettings},
     signals::Signals,
     store::{HintParts, Role, Store, StoreError},
@@ -120,6 +120,7 @@ pub struct Process {
     stops: Stops,
     workers: Vec<AbortOnDropHandle<()>>,
     relay: Vec<AbortOnDropHandle<()>>,
+    relay_partitions: watch::Receiver<Vec<Partition>>,
     /// End whatever listens to a stop, with the process.
     #[expect(dead_code, reason = "held, not used")]
     ends: [DropGuard; 3],
@@ -188,15 +189,27 @@ impl Process {
             &membership,
             &stops.workers,
         );
-        let relay = if parts.roles.contains(&Role::Relay) {
+        let (relay, relay_partitions) = if parts.roles.contains(&Role::Relay) {
             start_relay(&parts, &signals, groups, &membership, &stops.relay)
         } else {
-            Vec::new()
+            (Vec::new(), watch::channel(Vec::new()).1)
         };
         tracing::info!(member = %id, roles = ?parts.roles, log_id = %store.identity().log_id,
             partitions = store.identity().partitions.get(), "started");
         let ends = [&stops.workers, &stops.relay, &stops.rest].map(|it| it.clone().drop_guard());
-        Ok(Self { id, signals, clock, executor, membership, broker, stops, workers, relay, ends })
+        Ok(Self {
+            id,
+            signals,
+            clock,
+            executor,
+            membership,
+            broker,
+            stops,
+            workers,
+            relay,
+            relay_partitions,
+            ends,
+        })
     }
 
     /// This incarnation.
@@ -217,6 +230,11 @@ impl Process {
     /// The executor, for its cache's counters.
     pub fn executor(&self) -> &Arc<Executor> {
         &self.executor
+    }
+
+    /// The partitions that this process relays, as they change; none without the role.
+    pub fn relay_partitions(&self) -> watch::Receiver<Vec<Partition>> {
+        self.relay_partitions.clone()
     }
 
     /// Hands over and stops: partitions first (the others take them at once), then the relay, whose
@@ -275,10 +293,10 @@ fn start_relay(
     groups: Vec<GroupName>,
     membership: &Membership,
     stop: &CancellationToken,
-) -> Vec<AbortOnDropHandle<()>> {
+) -> (Vec<AbortOnDropHandle<()>>, watch::Receiver<Vec<Partition>>) {
     let mut ownership = membership.ownership();
     let initial = ownership.take().relay;
-    let (sender, partitions) = tokio::sync::watch::channel(initial);
+    let (sender, partitions) = watch::channel(initial);
     let ended = stop.clone();
     tokio::spawn(async move {
         // While it drains it goes on with what it had: others may publish the same, harmlessly.
@@ -309,11 +327,11 @@ fn start_relay(
         broker: parts.broker.clone(),
         groups,
         signals: signals.clone(),
-        partitions,
+        partitions: partitions.clone(),
         member_ttl: parts.settings.membership.ttl,
         settings: parts.settings.relay.clone(),
         stop: stop.clone(),
     });
     tasks.extend(keeping);
-    tasks
+    (tasks, partitions)
 }

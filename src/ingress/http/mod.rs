@@ -35,6 +35,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
+pub use self::resource::command_json;
 use self::{access::Access, body::BodyMemory, metrics::HttpMetrics};
 use super::{
     CommandWatcher, GroupCommit, IngressSettings, PositionWatcher, Validator, WatchSettings,
@@ -197,7 +198,7 @@ impl Shared {
         let watching = WatchSettings { max_waiters: max, tell: watch::tell };
         let (shared, stop) = (store.clone(), shutdown.clone());
         Self {
-            validator: Validator::new(registry.clone()),
+            validator: Validator::new(registry.clone()).with_callbacks(settings.callbacks),
             registry,
             partitions: store.identity().partitions,
             commit: parts.commit,

@@ -1,5 +1,5 @@
-//! Committing decisions: snapshots first (rows that can wait), then one function call under the
-//! event-log locks, and COMMIT, in one flight.
+//! Committing decisions: snapshots first (rows that can wait) and callbacks that are owed, then one
+//! function call under the event-log locks, and COMMIT, in one flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     PostgresStore,
+    callbacks::{self, OwedColumns},
     columns::{self, Jsonb, OwnedJsonb, json_text, metadata_json},
     entering::{self, Prepared},
     errors, failures, pool, streams,
@@ -163,11 +164,12 @@ enum Begin {
 impl PostgresStore {
     async fn send_commit(
         &self,
-        transaction: Transaction,
+        mut transaction: Transaction,
         commit: &CommandCommit,
         begin: Begin,
     ) -> Result<CommittedCommands, StoreError> {
         let columns = CommitColumns::of(commit)?;
+        let owed = OwedColumns::of(commit);
         let failures = failures::of(self, commit);
         let failures = failures.as_ref().map(failures::Failures::param);
         let mut params = columns.params();
@@ -179,11 +181,15 @@ impl PostgresStore {
             }
         };
         if begin == Begin::Done {
+            if let Some(owed) = &owed {
+                let owe = transaction.prepare(callbacks::OWE).await?;
+                transaction.query(&owe, &owed.params()).await?;
+            }
             let function = transaction.prepare(function).await?;
             let rows = transaction.commit_with(&function, &params).await?;
             return Ok(columns.committed(commit, &rows));
         }
-        if commit.snapshots.is_empty() && commit.entering.is_empty() {
+        if commit.snapshots.is_empty() && commit.entering.is_empty() && owed.is_none() {
             let function = transaction.prepare(function).await?;
             let rows = transaction.run_with(&function, &params).await?;
             return Ok(columns.committed(commit, &rows));
@@ -192,9 +198,13 @@ impl PostgresStore {
         let snapshots = SnapshotColumns::of(commit);
         let enters = entering::Steps::of(self, &commit.entering)?;
         let mut steps = enters.params();
+        let locks = steps.iter().position(|(sql, _)| entering::locks(sql));
+        let before_locks = locks.unwrap_or(steps.len());
+        if let Some(owed) = &owed {
+            steps.insert(before_locks, (callbacks::OWE, owed.params()));
+        }
         if !commit.snapshots.is_empty() {
-            let locks = steps.iter().position(|(sql, _)| entering::locks(sql));
-            steps.insert(locks.unwrap_or(steps.len()), (SNAPSHOTS, snapshots.params().to_vec()));
+            steps.insert(before_locks, (SNAPSHOTS, snapshots.params().to_vec()));
         }
         steps.push((function, params));
         let prepared = Prepared::all(&transaction, steps).await?;

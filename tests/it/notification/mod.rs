@@ -23,7 +23,7 @@ use adjutant::{
         Store,
         sqlite::{ClockSource, SqliteStore},
     },
-    webhook::{Endpoint, WebhookClient, WebhookLimits, WebhookMessage},
+    webhook::{Endpoint, Reach, WebhookClient, WebhookLimits, WebhookMessage},
 };
 use async_trait::async_trait;
 use serde_json::json;
@@ -257,7 +257,7 @@ async fn only_so_many_messages_a_minute_are_sent_and_the_rest_waits() {
 async fn an_endless_answer_is_cut() {
     let receiver = Receiver::start([Answer::Endless]).await;
     let limits = WebhookLimits { total: Duration::from_secs(50), ..WebhookLimits::default() };
-    let client = WebhookClient::new(limits).unwrap();
+    let client = WebhookClient::new(limits, Reach::Anywhere).unwrap();
     let message = WebhookMessage {
         id: "msg_1".into(),
         timestamp: time::OffsetDateTime::now_utc(),
