@@ -1,7 +1,6 @@
 //! People are told of what is wrong, once, and once when it is over; whatever a webhook does, nobody
 //! waits for it.
 
-mod receiver;
 #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 mod service;
 
@@ -29,8 +28,10 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::support::eventually;
-use receiver::{Answer, Receiver, SECRET};
+use crate::support::{
+    eventually,
+    receiver::{Answer, Receiver, SECRET},
+};
 
 const MILLI: Duration = Duration::from_millis(1);
 

@@ -2,6 +2,7 @@
 //! of tests and the matrix come from one macro, so that they cannot disagree.
 
 mod accepting;
+mod calling_back;
 mod cancelling;
 mod committing;
 mod executing;
@@ -228,6 +229,18 @@ conformance! {
             a_webhook_gets_only_so_many_messages_a_minute,
             the_lag_of_a_group_is_what_it_has_not_finished,
             a_member_that_vanished_is_lost_and_one_that_stopped_is_not,
+        ]
+        calling_back: [
+            a_callback_is_owed_with_the_outcome_or_not_at_all,
+            hosts_are_walked_through_in_order_and_have_what_room_they_are_given,
+            a_callback_is_in_one_hand_and_in_another_when_its_lease_ends,
+            a_dead_callback_is_a_dead_letter_and_a_retry_ends_it,
+            a_dead_callback_is_acted_on_once_by_fifty_at_once,
+            a_callback_that_is_given_up_is_gone,
+            what_failing_hosts_are_owed_for_too_long_is_taken_in_hand,
+            an_end_that_was_taken_back_can_still_be_told,
+            what_waits_is_counted,
+            a_command_whose_callback_waits_for_a_person_is_kept,
         ]
         cancelling: [
             an_accept_whose_caller_went_away_is_whole_or_nothing,
