@@ -172,7 +172,7 @@ const BACKLOG: &str = "
            SELECT count(*) AS pending, min(owed_at) AS oldest
              FROM (SELECT owed_at FROM adjutant.callbacks f
                     WHERE f.partition = p AND f.state = 1
-                    ORDER BY f.partition, f.owed_at LIMIT $2) AS some) AS c";
+                    ORDER BY f.partition, f.owed_at LIMIT $2) AS counted) AS c";
 
 /// The parameters of [`OWE`].
 pub(super) struct OwedColumns<'a> {

@@ -4,14 +4,14 @@
 mod failing;
 mod guarding;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use adjutant::{
     callback::{self, CallbackParts, CallbackSettings, HostBreaker},
     execute::RetryPolicy,
     ingress::{IngressSettings, http::command_json},
     service::Process,
-    store::{Intake as _, NewCommand, Role, Store},
+    store::{Intake as _, NewCommand, Role},
     webhook::{TargetRules, WebhookLimits},
 };
 use serde_json::{Value, json};

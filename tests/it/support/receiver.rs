@@ -65,11 +65,6 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
-    /// From now on requests are answered so, in this order; then 200.
-    pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.inside.lock().expect("lock").0 = answers.into_iter().collect();
-    }
-
     pub fn received(&self) -> Vec<Received> {
         self.inside.lock().expect("lock").1.clone()
     }

@@ -115,9 +115,10 @@ pub async fn a_callback_is_owed_with_the_outcome_or_not_at_all(open: Open) {
     }];
     store.commit_commands(with_snapshot).await.expect("commit");
     let decide: DecideAgain<'_> = Box::new(|_| Ok(told(store, "c", 1, URL)));
-    let second_try =
-        store.commit_exclusively(&[ONLY].into(), &[(stream("c"), 1)], &Entering::default(), decide);
-    second_try.await.expect("commit");
+    store
+        .commit_exclusively(&[ONLY].into(), &[(stream("c"), 1)], &Entering::default(), decide)
+        .await
+        .expect("commit");
     let mut immediate = told(store, "d", 1, URL);
     let new = add("d", 1);
     immediate.outcomes[0].command_id = new.id;
@@ -223,7 +224,7 @@ pub async fn a_dead_callback_is_a_dead_letter_and_a_retry_ends_it(open: Open) {
     assert_eq!(hosts(store).await, [], "it is not tried any more");
     let found = store.dead_letter(letter).await.expect("look").expect("is there");
     let DeadLetter { kind, group, key, type_name, command_id, attempts, .. } = &found.letter;
-    assert_eq!((*kind, group), (DeadLetterKind::Callback, &GroupName::from("callbacks")));
+    assert_eq!((*kind, group.as_str()), (DeadLetterKind::Callback, "callbacks"));
     assert_eq!((key.as_str(), type_name.as_str()), ("hooks.example", "counter.add"));
     assert_eq!((*command_id, *attempts, found.letter.offset), (claimed.command_id, 1, None));
     let callback = found.callback.expect("what was not taken");
