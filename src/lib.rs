@@ -10,6 +10,8 @@ pub mod failpoint;
 
 #[cfg(feature = "runtime")]
 pub mod broker;
+#[cfg(feature = "webhooks")]
+pub mod callback;
 mod chance;
 #[cfg(feature = "runtime")]
 pub mod dead_letter;

@@ -32,6 +32,7 @@ struct Inner {
     outbox_remote: Notify,
     schedule: Notify,
     replays: Notify,
+    callbacks: Notify,
     ended: broadcast::Sender<Arc<[CommandId]>>,
     applied: broadcast::Sender<Arc<[Applied]>>,
 }
@@ -43,6 +44,7 @@ impl Default for Signals {
             outbox_remote: Notify::new(),
             schedule: Notify::new(),
             replays: Notify::new(),
+            callbacks: Notify::new(),
             ended: broadcast::channel(CAPACITY).0,
             applied: broadcast::channel(CAPACITY).0,
         };
@@ -90,6 +92,16 @@ impl Signals {
     /// Ends when a replay was asked for since the last call; for whoever replays in this process.
     pub async fn replay_hint(&self) {
         self.inner.replays.notified().await;
+    }
+
+    /// Somebody is to be called back.
+    pub fn callbacks_owed(&self) {
+        self.inner.callbacks.notify_one();
+    }
+
+    /// Ends when that was said since the last call; for whoever delivers callbacks in this process.
+    pub async fn callback_hint(&self) {
+        self.inner.callbacks.notified().await;
     }
 
     /// Commands ended.

@@ -5,7 +5,7 @@ use super::{DeadLetterId, DeadLetterKind};
 use crate::{
     observe::names,
     signals::Signals,
-    store::{Acted, ActedBy, Replay, ReplayAsked, RetryRequest, Store, StoreError},
+    store::{Acted, ActedBy, CallbackAction, Replay, ReplayAsked, RetryRequest, Store, StoreError},
 };
 
 /// What is asked for of a dead letter.
@@ -52,7 +52,8 @@ pub(crate) async fn ask_again(
     complete(store, signals, asked, keys, by).await
 }
 
-/// Sends what is asked for of parked keys to their groups, and counts what was done.
+/// Sends what is asked for of parked keys to their groups, and of callbacks to who delivers them; and
+/// counts what was done.
 async fn complete(
     store: &dyn Store,
     signals: &Signals,
@@ -60,7 +61,7 @@ async fn complete(
     acted: impl Iterator<Item = (DeadLetterId, Acted)>,
     by: &ActedBy,
 ) -> Result<Vec<Acted>, StoreError> {
-    let (mut commands, mut keys, mut answers) = (0, 0, Vec::new());
+    let (mut commands, mut keys, mut callbacks, mut answers) = (0, 0, 0, Vec::new());
     for (id, answer) in acted {
         commands += u64::from(answer == Acted::Done);
         answers.push(match answer {
@@ -69,6 +70,19 @@ async fn complete(
                 if answer == Acted::Done {
                     keys += 1;
                     signals.replay_asked();
+                }
+                answer
+            }
+            // In a job, a process that dies before this leaves it open, as with parked keys.
+            Acted::Callback => {
+                let action = match asked {
+                    Asked::Retry => CallbackAction::Retry,
+                    Asked::Discard => CallbackAction::Discard,
+                };
+                let answer = store.act_on_callback(id, action, by).await?;
+                if answer == Acted::Done {
+                    callbacks += 1;
+                    signals.callbacks_owed();
                 }
                 answer
             }
@@ -82,7 +96,12 @@ async fn complete(
     if commands > 0 {
         signals.schedule_written();
     }
-    for (kind, count) in [(DeadLetterKind::Command, commands), (DeadLetterKind::ParkedKey, keys)] {
+    let counts = [
+        (DeadLetterKind::Command, commands),
+        (DeadLetterKind::ParkedKey, keys),
+        (DeadLetterKind::Callback, callbacks),
+    ];
+    for (kind, count) in counts {
         metrics::counter!(name, "kind" => kind.as_str()).increment(count);
     }
     Ok(answers)

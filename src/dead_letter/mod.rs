@@ -1,5 +1,6 @@
-//! Work that a person must look at: a command that is dead, or a key that is parked in a group. What
-//! the stores keep of it, and the fingerprint by which failures of one cause are found together.
+//! Work that a person must look at: a command that is dead, a key that is parked in a group, or a
+//! callback that was never taken. What the stores keep of it, and the fingerprint by which failures
+//! of one cause are found together.
 
 #[cfg(feature = "http")]
 pub(crate) mod act;
@@ -51,20 +52,26 @@ pub enum DeadLetterKind {
     Command,
     /// A key of a group: its events wait from the failing one on.
     ParkedKey,
+    /// A callback: it was never taken.
+    Callback,
 }
 
 impl DeadLetterKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Command, Self::ParkedKey, Self::Callback];
+
     /// The number that stands in the database.
     pub fn code(self) -> i16 {
         match self {
             Self::Command => 1,
             Self::ParkedKey => 2,
+            Self::Callback => 3,
         }
     }
 
     /// The kind with this number in the database.
     pub fn from_code(code: i16) -> Option<Self> {
-        [Self::Command, Self::ParkedKey].into_iter().find(|kind| kind.code() == code)
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
     /// The word used in HTTP, metrics and logs.
@@ -72,6 +79,7 @@ impl DeadLetterKind {
         match self {
             Self::Command => "command",
             Self::ParkedKey => "parked_key",
+            Self::Callback => "callback",
         }
     }
 }

@@ -94,7 +94,7 @@ async fn claim(store: &dyn Store) -> Option<(DeadLetterJob, MemberId)> {
 async fn count_open(store: &dyn Store) {
     match store.open_dead_letters().await {
         Ok(counts) => {
-            for kind in [DeadLetterKind::Command, DeadLetterKind::ParkedKey] {
+            for kind in DeadLetterKind::ALL {
                 let open = counts.iter().find(|(it, _)| *it == kind).map_or(0, |(_, open)| *open);
                 metrics::gauge!(names::DEAD_LETTERS, "kind" => kind.as_str(), "state" => "open")
                     .set(open as f64);

@@ -23,7 +23,7 @@ use crate::{
     },
     store::{
         CheckpointMove, CommandCommit, EventMessage, LoadedStream, NewEvent, NewOutcome,
-        NewSnapshot, StoreError,
+        NewSnapshot, OwedCallback, StoreError,
     },
 };
 
@@ -75,6 +75,8 @@ pub(super) struct Decisions {
     pub(super) tries: Vec<(String, Option<String>)>,
     /// Whether the schedule gets rows that are due at once.
     pub(super) schedules_now: bool,
+    /// Whether somebody is to be called back.
+    pub(super) owes_callbacks: bool,
     /// Strict ones that the immediate lane cannot execute in their order: nothing is committed.
     pub(super) fall_back: Vec<CommandId>,
 }
@@ -361,6 +363,10 @@ impl Batch<'_> {
             error: ended.error,
             attempts: command.attempt.0,
             reply_to: command.reply_to.clone(),
+            callback: command.callback_url.as_ref().map(|url| OwedCallback {
+                url: url.clone(),
+                command_type: command.command_type.clone(),
+            }),
         });
     }
 
@@ -370,8 +376,9 @@ impl Batch<'_> {
         }
         let ended = self.commit.outcomes.iter().map(|outcome| outcome.command_id).collect();
         let schedules_now = self.commit.schedules_now();
+        let owes_callbacks = self.commit.owes_callbacks();
         let Self { commit, streams, tries, fall_back, .. } = self;
-        Ok(Decisions { commit, streams, ended, tries, schedules_now, fall_back })
+        Ok(Decisions { commit, streams, ended, tries, schedules_now, owes_callbacks, fall_back })
     }
 
     /// One outbox row, or as many as the size limit of a message asks for.

@@ -455,6 +455,9 @@ impl Executor {
         if decisions.schedules_now {
             self.signals.schedule_written();
         }
+        if decisions.owes_callbacks {
+            self.signals.callbacks_owed();
+        }
         self.breakers.record(&decisions.tries);
         let latency = metrics::histogram!(names::LANE_SECONDS, "lane" => "queued");
         let queued = runs.iter().filter(|run| run.checkpoint.is_some());

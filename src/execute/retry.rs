@@ -46,6 +46,15 @@ impl RetryPolicy {
         Self { jitter, ..self }
     }
 
+    /// The wait after so many failed tries (1, 2, 3 …), for steps whose tries are counted in the
+    /// store. A process that takes over goes on where another was.
+    pub fn nth_delay(&self, tries: i32) -> Duration {
+        let mut delays = Self { max_elapsed: None, ..*self }.start();
+        let nth = usize::try_from(tries.clamp(1, 64)).unwrap_or(1);
+        let waits = std::iter::from_fn(|| delays.next_delay());
+        waits.take(nth).last().unwrap_or(self.max_interval)
+    }
+
     /// Starts to count: call it when the first try has failed.
     pub fn start(&self) -> Retries {
         let clock = TokioClock;
@@ -117,6 +126,13 @@ mod tests {
         let waits: Vec<_> =
             (0..8).filter_map(|_| retries.next_delay()).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[test]
+    fn the_nth_wait_is_the_nth_of_those_that_follow_each_other() {
+        let waits = [1, 3, 7, 64, 1_000].map(|n| plain(Some(1)).nth_delay(n).as_millis());
+        assert_eq!(waits, [20, 80, 1000, 1000, 1000]);
+        assert_eq!(plain(None).nth_delay(0).as_millis(), 20);
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,7 +86,7 @@ problem_codes! {
     AlreadyRetried = "already_retried", 409, "The dead letter was retried before";
     /// The dead letter was discarded before.
     AlreadyDiscarded = "already_discarded", 409, "The dead letter was discarded before";
-    /// The command of the dead letter is not dead (any more), or not kept any more.
+    /// What the dead letter is about is not dead (any more), or not kept any more.
     NothingToRetry = "nothing_to_retry", 409, "There is nothing to retry";
     /// The job has ended and cannot be cancelled.
     JobEnded = "job_ended", 409, "The job has ended";
@@ -102,6 +102,8 @@ problem_codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, "The media type is not supported";
     /// This release does not serve it yet; nothing was done.
     NotAvailable = "not_available", 422, "This is not available yet";
+    /// A command has a `callback_url`, but no secret is configured with which callbacks are signed.
+    CallbacksNotConfigured = "callbacks_not_configured", 422, "The service does not call back";
     /// No aggregate of this service takes a command of this type.
     UnknownCommandType = "unknown_command_type", 422, "The command type is not known";
     /// The stream is not well-formed, or it is one of another aggregate type.

@@ -121,6 +121,10 @@ pub struct IngressSettings {
     pub drain_timeout_ms: u64,
     /// Group commit.
     pub commit: CommitSettings,
+    /// What a `callback_url` may be; `None`: commands with one are refused.
+    #[cfg(feature = "webhooks")]
+    #[serde(skip)]
+    pub callbacks: Option<crate::webhook::TargetRules>,
 }
 
 impl Default for IngressSettings {
@@ -143,6 +147,8 @@ impl Default for IngressSettings {
             member_ttl_ms: 6_000,
             drain_timeout_ms: 5_000,
             commit: CommitSettings::default(),
+            #[cfg(feature = "webhooks")]
+            callbacks: None,
         }
     }
 }

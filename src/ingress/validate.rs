@@ -11,6 +11,8 @@ use super::{
     draft::{Draft, LaneWord, json_problem, utf8},
     trace,
 };
+#[cfg(feature = "webhooks")]
+use crate::webhook::{CallbackTarget, InvalidTarget, TargetRules};
 use crate::{
     domain::{AggregateType, DecodeError, Registry, RuleViolation},
     message::{
@@ -36,18 +38,32 @@ pub struct Origin<'a> {
 pub struct Validator {
     registry: Arc<Registry>,
     immediate_lane: bool,
+    #[cfg(feature = "webhooks")]
+    callbacks: Option<TargetRules>,
 }
 
 impl Validator {
     /// For the types of this registry.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, immediate_lane: false }
+        Self {
+            registry,
+            immediate_lane: false,
+            #[cfg(feature = "webhooks")]
+            callbacks: None,
+        }
     }
 
     /// For a process that has the immediate lane; without it, commands for it are refused.
     #[must_use]
     pub fn with_immediate_lane(self, immediate_lane: bool) -> Self {
         Self { immediate_lane, ..self }
+    }
+
+    /// Takes a `callback_url` that keeps these rules; without them, none.
+    #[cfg(feature = "webhooks")]
+    #[must_use]
+    pub fn with_callbacks(self, callbacks: Option<TargetRules>) -> Self {
+        Self { callbacks, ..self }
     }
 
     /// Reads and checks one command in JSON.
@@ -91,6 +107,7 @@ impl Validator {
         found.metadata(&metadata);
         found.expected_version(draft.expected_version);
         found.deadline(draft.not_before, draft.not_after);
+        let callback_url = self.callback_url(draft.callback_url.as_deref(), &mut found)?;
         found.nul_in_payload(draft.payload.get(), &payload_value);
         let payload = RawJson::from_trusted(draft.payload.get().to_owned());
         found.payload_rules(aggregate.as_ref(), &draft.command_type, &payload)?;
@@ -127,7 +144,7 @@ impl Validator {
             content_hash,
             reply_to: origin.reply_to.clone(),
             not_after: draft.not_after,
-            callback_url: None,
+            callback_url,
             or_queued: draft.lane == Some(LaneWord::ImmediateOrQueued),
             held_by: None,
         })
@@ -139,10 +156,37 @@ impl Validator {
         if immediate && !self.immediate_lane {
             return Err(Problem::not_available("/lane", "the immediate lane of this process"));
         }
-        if draft.callback_url.is_some() {
-            return Err(Problem::not_available("/callback_url", "`callback_url`"));
-        }
         Ok(())
+    }
+
+    #[cfg(feature = "webhooks")]
+    fn callback_url(
+        &self,
+        given: Option<&str>,
+        found: &mut Findings,
+    ) -> Result<Option<String>, Problem> {
+        let Some(given) = given else { return Ok(None) };
+        let rules = self.callbacks.ok_or_else(no_callbacks)?;
+        match CallbackTarget::check(given, rules) {
+            Ok(target) => Ok(Some(target.as_str().to_owned())),
+            Err(broken) => {
+                for InvalidTarget { rule, message } in broken {
+                    let pointer = "/callback_url".to_owned();
+                    found.add(ProblemCode::RuleViolation, pointer, rule, message);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    #[cfg(not(feature = "webhooks"))]
+    #[expect(clippy::unused_self, reason = "the same call, whatever was built in")]
+    fn callback_url(
+        &self,
+        given: Option<&str>,
+        _: &mut Findings,
+    ) -> Result<Option<String>, Problem> {
+        given.map_or(Ok(None), |_| Err(no_callbacks()))
     }
 
     fn aggregate_of(&self, command_type: &str) -> Result<&Arc<dyn AggregateType>, Problem> {
@@ -163,6 +207,14 @@ fn decide_id(own: Option<CommandId>, given: Option<CommandId>) -> Result<Command
         (Some(id), _) | (None, Some(id)) => Ok(id),
         (None, None) => Ok(CommandId::generate()),
     }
+}
+
+/// Nobody would sign and deliver it.
+fn no_callbacks() -> Problem {
+    let detail = "this service is not configured to call back: leave `callback_url` out, and ask for \
+                  the command instead";
+    Problem::new(ProblemCode::CallbacksNotConfigured, detail)
+        .at("/callback_url", "callbacks_not_configured")
 }
 
 fn traceparent(given: Option<&str>) -> String {

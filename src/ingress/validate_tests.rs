@@ -12,13 +12,17 @@ fn check_from(json: &str, origin: &Origin<'_>) -> Result<NewCommand, Problem> {
 }
 
 fn with(fields: &Value) -> Result<NewCommand, Problem> {
+    check(&deposit_with(fields).to_string())
+}
+
+fn deposit_with(fields: &Value) -> Value {
     let mut command = json!({
         "type": "account.deposit", "stream": "account/acc-42", "payload": { "amount": 5 },
     });
     for (name, value) in fields.as_object().unwrap() {
         command[name] = value.clone();
     }
-    check(&command.to_string())
+    command
 }
 
 fn refused(result: Result<NewCommand, Problem>) -> (u16, &'static str, Vec<String>) {
@@ -145,10 +149,7 @@ fn types_and_streams_must_be_known_and_fit() {
 
 #[test]
 fn what_is_not_delivered_is_refused_not_ignored() {
-    for (fields, pointer) in [
-        (json!({ "lane": "immediate" }), "/lane"),
-        (json!({ "callback_url": "https://example.org/" }), "/callback_url"),
-    ] {
+    for (fields, pointer) in [(json!({ "lane": "immediate" }), "/lane")] {
         let (status, code, pointers) = refused(with(&fields));
         assert_eq!((status, code), (422, "not_available"), "{fields}");
         assert_eq!(pointers, [format!("{pointer} not_available")]);
@@ -174,6 +175,36 @@ fn the_lane_is_the_one_that_is_there() {
         assert_eq!((command.lane, command.or_queued), (expected, or_queued), "{word}");
         assert_eq!(command.content_hash, lane("queued", true).content_hash, "no part of it");
     }
+}
+
+#[test]
+fn a_callback_is_refused_where_nobody_would_sign_it() {
+    let refusal = refused(with(&json!({ "callback_url": "https://hooks.example/" })));
+    let place = "/callback_url callbacks_not_configured".to_owned();
+    assert_eq!(refusal, (422, "callbacks_not_configured", vec![place]));
+    assert!(with(&json!({ "callback_url": null })).is_ok(), "null is none");
+}
+
+#[test]
+fn a_callback_url_is_kept_as_parsers_write_it_and_is_no_part_of_the_content() {
+    let validator = Validator::new(bank().registry().clone());
+    let validator = validator.with_callbacks(Some(TargetRules::default()));
+    let check = |fields: Value| {
+        validator.check(deposit_with(&fields).to_string().as_bytes(), &Origin::default())
+    };
+    let plain = check(json!({})).unwrap();
+    let one = check(json!({ "callback_url": "HTTPS://Hooks.Example/a?b" })).unwrap();
+    assert_eq!(one.callback_url.as_deref(), Some("https://hooks.example/a?b"));
+    assert_eq!((plain.callback_url, plain.content_hash), (None, one.content_hash));
+    let broken = check(json!({
+        "callback_url": "http://me@127.0.0.1/#x", "payload": { "amount": 0 },
+    }));
+    let (status, code, pointers) = refused(broken);
+    assert_eq!((status, code), (422, "rule_violation"));
+    let of_url = ["https", "credentials", "fragment", "address"];
+    let mut expected: Vec<_> = of_url.iter().map(|rule| format!("/callback_url {rule}")).collect();
+    expected.push("/payload/amount range".to_owned());
+    assert_eq!(pointers, expected);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub const BROKER_DEAD_LETTERED_TOTAL: &str = "adjutant_broker_dead_lettered_tota
 pub const BROKER_DROPPED_TOTAL: &str = "adjutant_broker_dropped_total";
 /// Messages that wait in a queue, by queue; those that a consumer holds are not counted.
 pub const QUEUE_MESSAGES: &str = "adjutant_queue_messages";
-/// Dead letters by kind (`command`, `parked_key`) and state (`open`): the same in every process with
+/// Dead letters by kind (`command`, `parked_key`, `callback`) and state (`open`): the same in every process with
 /// the role ingress.
 pub const DEAD_LETTERS: &str = "adjutant_dead_letters";
 /// Dead letters that were retried, by kind.
@@ -99,6 +99,16 @@ pub const RECURRING_MISSED_TOTAL: &str = "adjutant_recurring_missed_total";
 pub const RECURRING_LATE_SECONDS: &str = "adjutant_recurring_late_seconds";
 /// Times that firing recurring commands had to be put off.
 pub const RECURRING_FAILED_TOTAL: &str = "adjutant_recurring_failed_total";
+
+/// Tries to deliver callbacks, by result: `delivered`; `failed`, tried again; `refused`, the address
+/// is not a public one; `dead`, given up. What is refused or given up is a dead letter.
+pub const CALLBACKS_TOTAL: &str = "adjutant_callbacks_total";
+/// Callbacks that wait in the partitions of this relay, counted up to 100,000 each.
+pub const CALLBACKS_PENDING: &str = "adjutant_callbacks_pending";
+/// Since when the oldest of them is owed.
+pub const CALLBACKS_OLDEST_SECONDS: &str = "adjutant_callbacks_oldest_seconds";
+/// Hosts that this process leaves alone for a while, because they take no callbacks.
+pub const CALLBACK_HOSTS_FAILING: &str = "adjutant_callback_hosts_failing";
 
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
@@ -170,5 +180,9 @@ pub fn describe() {
     describe_counter!(RECURRING_FAILED_TOTAL, "Times that firing was put off");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
     describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
+    describe_counter!(CALLBACKS_TOTAL, "Tries to deliver callbacks, by result");
+    describe_gauge!(CALLBACKS_PENDING, "Callbacks that wait in this relay's partitions");
+    describe_gauge!(CALLBACKS_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest callback");
+    describe_gauge!(CALLBACK_HOSTS_FAILING, "Hosts that take no callbacks");
     describe_gauge!(WATCHERS, "Clients that wait for commands, by what they wait for");
 }

@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::AbortOnDropHandle,
@@ -41,7 +41,7 @@ use crate::{
     domain::Service,
     execute::{Executor, ExecutorSettings, StoreClock},
     housekeeping::{self, HousekeepingParts, RetentionSettings},
-    message::{GroupName, MemberId},
+    message::{GroupName, MemberId, Partition},
     recurring::{self, RecurringParts, RecurringSettings},
     relay::{self, RelayParts, RelaySettings},
     signals::Signals,
@@ -124,6 +124,7 @@ pub struct Process {
     stops: Stops,
     workers: Vec<AbortOnDropHandle<()>>,
     relay: Vec<AbortOnDropHandle<()>>,
+    relay_partitions: watch::Receiver<Vec<Partition>>,
     /// End whatever listens to a stop, with the process.
     #[expect(dead_code, reason = "held, not used")]
     ends: [DropGuard; 3],
@@ -192,10 +193,10 @@ impl Process {
             &membership,
             &stops.workers,
         );
-        let relay = if parts.roles.contains(&Role::Relay) {
+        let (relay, relay_partitions) = if parts.roles.contains(&Role::Relay) {
             start_relay(&parts, &signals, groups, &membership, &stops.relay)
         } else {
-            Vec::new()
+            (Vec::new(), watch::channel(Vec::new()).1)
         };
         tracing::info!(member = %id, roles = ?parts.roles, log_id = %store.identity().log_id,
             partitions = store.identity().partitions.get(), "started");
@@ -211,6 +212,7 @@ impl Process {
             stops,
             workers,
             relay,
+            relay_partitions,
             ends,
         })
     }
@@ -238,6 +240,11 @@ impl Process {
     /// What this process suspends.
     pub fn breakers(&self) -> &ProcessBreakers {
         &self.breakers
+    }
+
+    /// The partitions that this process relays, as they change; none without the role.
+    pub fn relay_partitions(&self) -> watch::Receiver<Vec<Partition>> {
+        self.relay_partitions.clone()
     }
 
     /// Hands over and stops: partitions first (the others take them at once), then the relay, whose
@@ -296,10 +303,10 @@ fn start_relay(
     groups: Vec<GroupName>,
     membership: &Membership,
     stop: &CancellationToken,
-) -> Vec<AbortOnDropHandle<()>> {
+) -> (Vec<AbortOnDropHandle<()>>, watch::Receiver<Vec<Partition>>) {
     let mut ownership = membership.ownership();
     let initial = ownership.take().relay;
-    let (sender, partitions) = tokio::sync::watch::channel(initial);
+    let (sender, partitions) = watch::channel(initial);
     let ended = stop.clone();
     tokio::spawn(async move {
         // While it drains it goes on with what it had: others may publish the same, harmlessly.
@@ -337,12 +344,12 @@ fn start_relay(
         broker: parts.broker.clone(),
         groups,
         signals: signals.clone(),
-        partitions,
+        partitions: partitions.clone(),
         member_ttl: parts.settings.membership.ttl,
         settings: parts.settings.relay.clone(),
         stop: stop.clone(),
     });
     tasks.extend(keeping);
     tasks.push(firing);
-    tasks
+    (tasks, partitions)
 }

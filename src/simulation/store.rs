@@ -17,7 +17,8 @@ use crate::{
         Version,
     },
     store::{
-        Accepted, Acted, ActedBy, Cancelled, ClaimedNotification, CommandCommit, CommandCursor,
+        Accepted, Acted, ActedBy, CallbackAction, CallbackBacklog, CallbackEnd, CallbackHost,
+        Callbacks, Cancelled, ClaimedCallback, ClaimedNotification, CommandCommit, CommandCursor,
         CommandFilter, CommandProgress, CommandRecord, CommittedCommands, ConditionChange,
         ConditionReport, DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter,
         DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain,
@@ -25,11 +26,11 @@ use crate::{
         Execution, FoldDocuments, FoldRequest, ForeignMessage, GroupLag, Heads, Heartbeat,
         HeldCommand, Hold, Housekeeping, Identity, Intake, JobMove, KeyName, Leftover,
         LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob, NextDue, Notices,
-        NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys, Queries,
-        Recurring, RecurringCommand, RecurringName, RecurringTerms, RejectedMessage, Replay,
-        ReplayAsked, ReplayProgress, ReplayStep, RetryRequest, SettledRuns, Store, StoreError,
-        StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments, ViewRecord, Views,
-        WaitingEvent, sqlite::SqliteStore,
+        NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys, PastOutcome,
+        Queries, Recurring, RecurringCommand, RecurringName, RecurringTerms, RejectedMessage,
+        Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest, SettledRuns, Store,
+        StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
+        ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
     },
 };
 
@@ -768,6 +769,84 @@ impl Recurring for SimulatedStore {
 
     async fn settle_runs(&self, settled: &[SettledRuns]) -> Result<Vec<bool>, StoreError> {
         self.write("settle_runs", Noted::of(&settled), self.inner().settle_runs(settled)).await
+    }
+}
+
+#[async_trait]
+impl Callbacks for SimulatedStore {
+    async fn partitions_with_callbacks(
+        &self,
+        partitions: &[Partition],
+    ) -> Result<Vec<Partition>, StoreError> {
+        self.read(self.inner().partitions_with_callbacks(partitions)).await
+    }
+
+    async fn callback_hosts(
+        &self,
+        partition: Partition,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<CallbackHost>, StoreError> {
+        self.read(self.inner().callback_hosts(partition, after, limit)).await
+    }
+
+    async fn claim_callbacks(
+        &self,
+        partition: Partition,
+        hosts: &[(String, i64)],
+        lease: Duration,
+    ) -> Result<Vec<ClaimedCallback>, StoreError> {
+        let asked = Noted::of(&(partition, hosts));
+        let work = self.inner().claim_callbacks(partition, hosts, lease);
+        self.write("claim_callbacks", asked, work).await
+    }
+
+    async fn claim_aged_callbacks(
+        &self,
+        partition: Partition,
+        hosts: &[String],
+        age: Duration,
+        limit: i64,
+        lease: Duration,
+    ) -> Result<Vec<ClaimedCallback>, StoreError> {
+        let asked = Noted::of(&(partition, hosts));
+        let work = self.inner().claim_aged_callbacks(partition, hosts, age, limit, lease);
+        self.write("claim_aged_callbacks", asked, work).await
+    }
+
+    async fn end_callback(
+        &self,
+        claimed: &ClaimedCallback,
+        end: CallbackEnd,
+    ) -> Result<bool, StoreError> {
+        let asked = Noted::of(&(claimed, &end));
+        self.write("end_callback", asked, self.inner().end_callback(claimed, end)).await
+    }
+
+    async fn past_outcome(
+        &self,
+        partition: Partition,
+        command: CommandId,
+        attempts: i32,
+    ) -> Result<Option<PastOutcome>, StoreError> {
+        self.read(self.inner().past_outcome(partition, command, attempts)).await
+    }
+
+    async fn act_on_callback(
+        &self,
+        letter: DeadLetterId,
+        action: CallbackAction,
+        by: &ActedBy,
+    ) -> Result<Acted, StoreError> {
+        let asked = Noted::of(&(letter, action));
+        self.write("act_on_callback", asked, self.inner().act_on_callback(letter, action, by)).await
+    }
+
+    async fn callback_backlog(
+        &self,
+        partitions: &[Partition],
+    ) -> Result<CallbackBacklog, StoreError> {
+        self.read(self.inner().callback_backlog(partitions)).await
     }
 }
 

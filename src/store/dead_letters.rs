@@ -22,9 +22,9 @@ pub struct DeadLetter {
     pub partition: Partition,
     /// What is dead.
     pub kind: DeadLetterKind,
-    /// The group in which it died: of commands the executor's.
+    /// The group in which it died: of commands the executor's, of callbacks [`CALLBACKS`].
     pub group: GroupName,
-    /// The stream of the command, or the key that is parked.
+    /// The stream of the command, the key that is parked, or the host that was to be called back.
     pub key: String,
     /// The wire name of the command, or of the event.
     pub type_name: String,
@@ -59,7 +59,7 @@ pub struct DeadLetterFilter {
     /// Only of this command or event type.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_name: Option<String>,
-    /// Only of this stream or parked key.
+    /// Only of this stream, parked key or host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Only with this error code.
@@ -141,6 +141,24 @@ pub struct AuditEntry {
     pub job: Option<DeadLetterJobId>,
 }
 
+/// The group of callbacks' dead letters.
+pub const CALLBACKS: &str = "callbacks";
+
+/// A callback that was not taken. Its URL may be a secret, so it is not among what is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallbackDetails {
+    /// `webhook-id`.
+    pub id: uuid::Uuid,
+    /// Which of the command's ends it tells of: the outcome's attempts.
+    pub ended_after: i32,
+    /// Since when it is owed.
+    pub owed_at: Timestamp,
+    /// How often it was tried, over all.
+    pub attempts: i32,
+    /// What the last try failed with.
+    pub error: Option<String>,
+}
+
 /// A dead letter with everything that is known of it.
 #[derive(Clone, Debug)]
 pub struct DeadLetterDetails {
@@ -150,6 +168,8 @@ pub struct DeadLetterDetails {
     pub command: Option<CommandRecord>,
     /// The event that could not be applied, of a parked key.
     pub event: Option<StoredStreamEvent>,
+    /// What was to be told, of a callback; `None`: it was delivered or discarded, too.
+    pub callback: Option<CallbackDetails>,
     /// The newest payload that a person gave the command.
     pub edit: Option<CommandEdit>,
     /// Attempts that failed, the newest 500, oldest first.
@@ -215,7 +235,9 @@ pub enum Acted {
     NotOpen(DeadLetterState),
     /// It is a parked key: its group must be asked, not the command log. Nothing was done.
     ParkedKey,
-    /// Its command has no outcome `dead` (any more). Nothing was done.
+    /// It is a callback: [`Callbacks`](super::Callbacks) must be asked. Nothing was done.
+    Callback,
+    /// Its command has no outcome `dead`, or its callback is not kept (any more). Nothing was done.
     NothingToRetry,
 }
 

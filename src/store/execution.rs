@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{Hold, LetGo, NewCommand, NewDeadLetter, NewFailure, SetAside, StoreError};
+use super::{
+    Hold, LetGo, NewCommand, NewDeadLetter, NewFailure, OwedCallback, SetAside, StoreError,
+};
 use crate::message::{
     CommandId, Failure, GroupName, MemberId, Metadata, Offset, Outcome, OutcomeStatus, Partition,
     RawJson, ReplyAddress, StreamId, Timestamp, Version,
@@ -94,6 +96,8 @@ pub struct NewOutcome {
     pub attempts: i32,
     /// Where a copy of the outcome is sent.
     pub reply_to: Option<ReplyAddress>,
+    /// Who is called back.
+    pub callback: Option<OwedCallback>,
 }
 
 /// An outbox row with events of one partition; the rows of a partition follow its events' order.
@@ -202,6 +206,11 @@ pub struct CommandCommit {
 }
 
 impl CommandCommit {
+    /// Whether somebody is to be called back.
+    pub(crate) fn owes_callbacks(&self) -> bool {
+        self.outcomes.iter().any(|outcome| outcome.callback.is_some())
+    }
+
     /// Whether the schedule gets rows that are due at once.
     pub(crate) fn schedules_now(&self) -> bool {
         !self.let_go.is_empty() || self.set_aside.iter().any(|aside| aside.delay_ms == 0)

@@ -4,6 +4,7 @@
 //!
 //! The traits are grouped by who uses them; [`Store`] is all of them together.
 
+mod callbacks;
 mod dead_letter_jobs;
 mod dead_letters;
 mod error;
@@ -30,13 +31,18 @@ pub mod postgres;
 #[cfg(feature = "embedded")]
 pub mod sqlite;
 
+pub use callbacks::{
+    CallbackAction, CallbackBacklog, CallbackEnd, CallbackHost, Callbacks, ClaimedCallback,
+    DeadCallback, MOST_COUNTED, OwedCallback,
+};
 pub use dead_letter_jobs::{
     Canary, Cancelled, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, JobAction, JobMove,
     JobState, NewJob,
 };
 pub use dead_letters::{
-    Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
-    DeadLetterGroup, DeadLetters, JobStep, MOST_ACTED_ON, MOST_GROUPS, PastOutcome, RetryRequest,
+    Acted, ActedBy, AuditEntry, CALLBACKS, CallbackDetails, CommandEdit, DeadLetter,
+    DeadLetterDetails, DeadLetterFilter, DeadLetterGroup, DeadLetters, JobStep, MOST_ACTED_ON,
+    MOST_GROUPS, PastOutcome, RetryRequest,
 };
 pub use error::{Fence, StoreError};
 pub use execution::{
@@ -117,6 +123,7 @@ pub trait Store:
     + DeadLetterJobs
     + ParkedKeys
     + Notices
+    + Callbacks
     + Housekeeping
     + Recurring
 {

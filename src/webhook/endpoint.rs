@@ -1,7 +1,7 @@
 //! Where a webhook goes. Its URL is often a secret itself (Slack's are), so it is never shown: in
 //! logs, metrics and tables an endpoint goes by its host and a digest.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use reqwest::Url;
 use sha2::{Digest as _, Sha256};
@@ -22,11 +22,11 @@ pub enum InvalidEndpoint {
     Secret(#[from] InvalidSecret),
 }
 
-/// An address and, if requests to it are signed, the secret.
+/// An address and, if requests to it are signed, the secrets.
 #[derive(Clone)]
 pub struct Endpoint {
     url: Url,
-    secret: Option<SigningSecret>,
+    secrets: Arc<[SigningSecret]>,
     name: String,
 }
 
@@ -37,12 +37,17 @@ impl Endpoint {
         if !matches!(url.scheme(), "https" | "http") {
             return Err(InvalidEndpoint::Scheme);
         }
-        let secret = if secret.is_empty() { None } else { Some(secret.parse()?) };
+        let secrets = if secret.is_empty() { Vec::new() } else { vec![secret.parse()?] };
+        Ok(Self::of(url, secrets.into()))
+    }
+
+    /// Signs with each of these secrets: a receiver takes any, so that secrets can be changed.
+    pub(crate) fn of(url: Url, secrets: Arc<[SigningSecret]>) -> Self {
         let digest: [u8; 32] = Sha256::digest(url.as_str().as_bytes()).into();
         let [first, second, third, fourth, ..] = digest;
         let short = u32::from_be_bytes([first, second, third, fourth]);
         let name = format!("{}#{short:08x}", url.host_str().unwrap_or_default());
-        Ok(Self { url, secret, name })
+        Self { url, secrets, name }
     }
 
     /// `host#digest`: the same for the same URL, in every process.
@@ -54,8 +59,12 @@ impl Endpoint {
         &self.url
     }
 
-    pub(super) fn secret(&self) -> Option<&SigningSecret> {
-        self.secret.as_ref()
+    /// The value of `webhook-signature`: a signature a secret, with a space between (Standard
+    /// Webhooks, "Signature scheme").
+    pub(super) fn signature(&self, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
+        let signatures: Vec<String> =
+            self.secrets.iter().map(|secret| secret.sign(id, timestamp, body)).collect();
+        (!signatures.is_empty()).then(|| signatures.join(" "))
     }
 }
 
@@ -79,6 +88,17 @@ mod tests {
         assert_ne!(endpoint.name(), other.name());
         let shown = format!("{endpoint:?}");
         assert!(!shown.contains("secret") && !shown.contains("pass"), "{shown}");
+    }
+
+    #[test]
+    fn each_secret_signs() {
+        let first = "whsec_plJ3nmyCDGBKInavdOK15jsl".parse::<SigningSecret>().unwrap();
+        let second = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse::<SigningSecret>().unwrap();
+        let both = [first.clone(), second.clone()];
+        let url = || Url::parse("https://hooks.example/").unwrap();
+        let expected = format!("{} {}", first.sign("a", 1, b"{}"), second.sign("a", 1, b"{}"));
+        assert_eq!(Endpoint::of(url(), both.into()).signature("a", 1, b"{}"), Some(expected));
+        assert_eq!(Endpoint::of(url(), [].into()).signature("a", 1, b"{}"), None);
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{Client, Response, StatusCode, redirect};
 
-use super::{Endpoint, install_crypto_provider};
+use super::{
+    Endpoint, Reach, install_crypto_provider, is_public,
+    resolve::{NotPublic, PublicAddresses, literal},
+};
 use crate::message::Timestamp;
 
 /// How long a receiver may take, and how much of its answer is read.
@@ -43,6 +46,9 @@ pub struct WebhookMessage {
 /// Why a message did not arrive. No text here holds the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
+    /// It is no address of the internet, and others must not be reached.
+    #[error("the address is not a public one")]
+    NotPublic,
     /// No connection.
     #[error("no connection: {0}")]
     Connect(String),
@@ -66,7 +72,18 @@ pub enum SendError {
 impl SendError {
     /// Whether a later try could succeed.
     pub fn may_succeed_later(&self) -> bool {
-        !matches!(self, Self::Gone)
+        !matches!(self, Self::Gone | Self::NotPublic)
+    }
+
+    /// Whether it says something about the whole host: that it cannot be reached, or fails.
+    pub fn is_of_the_host(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Timeout(_) | Self::Broken(_) => true,
+            Self::Refused(status, _) => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::NotPublic | Self::Redirect(_) | Self::Gone => false,
+        }
     }
 }
 
@@ -75,21 +92,27 @@ impl SendError {
 pub struct WebhookClient {
     client: Client,
     limits: WebhookLimits,
+    reach: Reach,
 }
 
 impl WebhookClient {
     /// A client; the error says what the system lacks (root certificates, say).
-    pub fn new(limits: WebhookLimits) -> Result<Self, String> {
+    pub fn new(limits: WebhookLimits, reach: Reach) -> Result<Self, String> {
         install_crypto_provider();
-        let client = Client::builder()
+        let builder = Client::builder()
             .redirect(redirect::Policy::none())
             .connect_timeout(limits.connect)
             .timeout(limits.total)
             .pool_max_idle_per_host(1)
-            .user_agent(concat!("adjutant/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(error_text)?;
-        Ok(Self { client, limits })
+            .user_agent(concat!("adjutant/", env!("CARGO_PKG_VERSION")));
+        let builder = match reach {
+            Reach::Anywhere => builder,
+            Reach::Internet => builder
+                .no_proxy()
+                .pool_max_idle_per_host(0)
+                .dns_resolver(std::sync::Arc::new(PublicAddresses)),
+        };
+        Ok(Self { client: builder.build().map_err(error_text)?, limits, reach })
     }
 
     /// Sends once; `Ok` means that the receiver answered 2xx.
@@ -98,6 +121,10 @@ impl WebhookClient {
         endpoint: &Endpoint,
         message: &WebhookMessage,
     ) -> Result<(), SendError> {
+        if self.reach == Reach::Internet && literal(endpoint.url()).is_some_and(|it| !is_public(it))
+        {
+            return Err(SendError::NotPublic);
+        }
         let timestamp = message.timestamp.unix_timestamp();
         let mut request = self
             .client
@@ -105,8 +132,7 @@ impl WebhookClient {
             .header("content-type", "application/json")
             .header("webhook-id", &message.id)
             .header("webhook-timestamp", timestamp);
-        if let Some(secret) = endpoint.secret() {
-            let signature = secret.sign(&message.id, timestamp, &message.body);
+        if let Some(signature) = endpoint.signature(&message.id, timestamp, &message.body) {
             request = request.header("webhook-signature", signature);
         }
         let sent = request.body(message.body.clone()).send().await;
@@ -135,7 +161,9 @@ impl WebhookClient {
     }
 
     fn failed(&self, error: reqwest::Error) -> SendError {
-        if error.is_timeout() {
+        if is_not_public(&error) {
+            SendError::NotPublic
+        } else if error.is_timeout() {
             SendError::Timeout(self.limits.total)
         } else if error.is_connect() {
             SendError::Connect(error_text(error))
@@ -143,6 +171,18 @@ impl WebhookClient {
             SendError::Broken(error_text(error))
         }
     }
+}
+
+/// Whether the resolver found nothing that may be reached.
+fn is_not_public(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.is::<NotPublic>() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// The innermost cause; the outer texts may hold the URL.

@@ -12,6 +12,7 @@ use adjutant::{
     message::{CommandId, GroupName, Route},
     service::Process,
     store::{Role, Store},
+    webhook::TargetRules,
 };
 use lapin::{
     BasicProperties, Channel,
@@ -63,7 +64,8 @@ fn start_intake_with(
         broker,
         store,
         validator: Validator::new(domain::service().registry().clone())
-            .with_immediate_lane(immediate.is_some()),
+            .with_immediate_lane(immediate.is_some())
+            .with_callbacks(Some(TargetRules::default())),
         commit,
         immediate,
         max_body_bytes: 256 * 1024,
@@ -138,7 +140,9 @@ async fn a_message_is_a_command_and_its_outcome_is_answered() {
 
     // The same message again (its sender never saw the acknowledgement), and one in MessagePack.
     send(&channel, &intake, ask, deposit(5).to_string().as_bytes()).await;
-    let packed = rmp_serde::to_vec_named(&deposit(7)).expect("MessagePack");
+    let mut calling = deposit(7);
+    calling["callback_url"] = "https://Hooks.Example".into();
+    let packed = rmp_serde::to_vec_named(&calling).expect("MessagePack");
     send(&channel, &intake, properties(msgpack_id, "application/msgpack"), &packed).await;
     site.until_ended(&[json_id, msgpack_id]).await;
     site.until_applied().await;
@@ -150,6 +154,12 @@ async fn a_message_is_a_command_and_its_outcome_is_answered() {
             .await
             .expect("sum");
     assert_eq!(sum, 12);
+    let owed: Vec<(uuid::Uuid, String)> =
+        sqlx::query_as("SELECT command_id, url FROM adjutant.callbacks")
+            .fetch_all(&pool)
+            .await
+            .expect("look");
+    assert_eq!(owed, [(msgpack_id.0, "https://hooks.example/".to_owned())]);
     process.stop(Duration::from_secs(10)).await;
 }
 
@@ -204,6 +214,14 @@ async fn what_cannot_be_accepted_goes_to_the_dead_letter_queue_with_its_reason()
         (
             properties(CommandId::generate(), "application/json"),
             deposit(0).to_string().into(),
+            "rule_violation",
+        ),
+        (
+            properties(CommandId::generate(), "application/json"),
+            json!({ "type": "counter.add", "stream": "counter/a", "payload": { "amount": 1 },
+                    "callback_url": "https://127.0.0.1/" })
+            .to_string()
+            .into(),
             "rule_violation",
         ),
         (

@@ -277,6 +277,7 @@ async fn fifty_retries_through_two_processes_are_one_execution() {
     site.until_ended(&[buried.command_id]).await;
     let command = apis[0].get(&format!("/v1/commands/{}", buried.command_id)).await.json();
     assert_eq!(command["status"], "succeeded", "{command}");
+    site.until_applied().await;
     process.stop(Duration::from_secs(10)).await;
     let entries: i64 =
         sqlx::query_scalar("SELECT count(*) FROM adjutant.command_log WHERE command_id = $1")

@@ -10,6 +10,7 @@
 
 mod amqp_intake;
 mod broker;
+mod callbacks;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "embedded")]

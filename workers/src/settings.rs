@@ -49,6 +49,7 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
             .notify
             .settings()
             .map_err(|error| RunError::Setting(format!("notify.webhooks: {error}")))?,
+        callbacks: config.callbacks.settings()?,
         ..ServerSettings::on(backing)
     })
 }

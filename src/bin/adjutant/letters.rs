@@ -72,16 +72,16 @@ const DISCARD_HELP: &str = "Examples:\n  \
 /// Which dead letters.
 #[derive(Args)]
 pub(crate) struct Filter {
-    /// Only `command` or `parked_key`.
+    /// Only `command`, `parked_key` or `callback`.
     #[arg(long)]
     kind: Option<String>,
-    /// Only of this group: `commands`, `projection.NAME`.
+    /// Only of this group: `commands`, `projection.NAME`, `callbacks`.
     #[arg(long)]
     group: Option<String>,
     /// Only of this command or event type.
     #[arg(long = "type", value_name = "TYPE")]
     type_name: Option<String>,
-    /// Only of this stream, or parked key.
+    /// Only of this stream, parked key, or host of a callback.
     #[arg(long, visible_alias = "key")]
     stream: Option<String>,
     /// Only with this error code, or fingerprint.

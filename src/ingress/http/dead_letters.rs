@@ -17,8 +17,8 @@ use crate::{
     ingress::{Problem, ProblemCode},
     message::{CommandId, Failure, Metadata, Position, Timestamp, Version},
     store::{
-        AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterGroup, DeadLetterJobId,
-        PastOutcome, StoredStreamEvent,
+        AuditEntry, CallbackDetails, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterGroup,
+        DeadLetterJobId, PastOutcome, StoredStreamEvent,
     },
 };
 
@@ -28,11 +28,11 @@ use crate::{
 pub(super) struct LetterResource<'a> {
     #[schema(value_type = uuid::Uuid)]
     id: DeadLetterId,
-    /// `command` or `parked_key`.
+    /// `command`, `parked_key` or `callback`.
     kind: &'static str,
     /// The group in which it died.
     group: &'a str,
-    /// The command's stream, or what is parked.
+    /// The command's stream, what is parked, or the host that was to be called back.
     key: &'a str,
     /// The command's type, or the event's.
     #[serde(rename = "type")]
@@ -207,6 +207,8 @@ pub(super) struct DetailsResource<'a> {
     trace_id: Option<&'a str>,
     /// Of a parked key: the event that could not be applied.
     event: Option<EventResource<'a>>,
+    /// Of a callback: what was not taken; null if it was delivered or discarded since.
+    callback: Option<CallbackResource<'a>>,
     /// Attempts that failed, oldest first; the newest 500.
     attempt_history: Vec<FailedAttemptResource<'a>>,
     /// Ends that retries took back, oldest first; the newest 500.
@@ -240,6 +242,24 @@ struct EventResource<'a> {
     version: Version,
     #[schema(value_type = serde_json::Value)]
     data: Raw<'a>,
+}
+
+/// A callback that was not taken. Its URL may be a secret: it is not shown.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FailedCallback)]
+struct CallbackResource<'a> {
+    /// The header of the same name.
+    webhook_id: uuid::Uuid,
+    /// Which of the command's ends it tells of: the outcome's `attempts`.
+    ended_after: i32,
+    /// Since when it is owed: the command's end, or the last retry.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    owed_at: Timestamp,
+    /// How often it was tried.
+    attempts: i32,
+    /// What the last try failed with.
+    error: Option<&'a str>,
 }
 
 /// An end that a retry took back.
@@ -286,6 +306,7 @@ impl<'a> DetailsResource<'a> {
             metadata: command.map(|command| &command.metadata),
             trace_id: command.and_then(|command| command.metadata.trace_id()),
             event: details.event.as_ref().map(EventResource::of),
+            callback: details.callback.as_ref().map(CallbackResource::of),
             attempt_history: details.attempts.iter().map(FailedAttemptResource::of).collect(),
             past_outcomes: details.past_outcomes.iter().map(PastOutcomeResource::of).collect(),
             audit: details.audit.iter().map(AuditResource::of).collect(),
@@ -304,6 +325,19 @@ impl<'a> EventResource<'a> {
     fn of(event: &'a StoredStreamEvent) -> Self {
         let StoredStreamEvent { event_type, schema_version, version, data, .. } = event;
         Self { event_type, schema_version: *schema_version, version: *version, data: Raw(data) }
+    }
+}
+
+impl<'a> CallbackResource<'a> {
+    fn of(it: &'a CallbackDetails) -> Self {
+        let CallbackDetails { id, ended_after, owed_at, attempts, error } = it;
+        Self {
+            webhook_id: *id,
+            ended_after: *ended_after,
+            owed_at: *owed_at,
+            attempts: *attempts,
+            error: error.as_deref(),
+        }
     }
 }
 

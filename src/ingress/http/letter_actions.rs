@@ -164,7 +164,7 @@ async fn corrected(app: &App, id: DeadLetterId, payload: &RawValue) -> Result<Ra
         return Err(taken(id, letter.state));
     }
     if letter.kind != crate::dead_letter::DeadLetterKind::Command {
-        let detail = "the events of a parked key cannot be edited";
+        let detail = "only the payload of a command can be corrected";
         return Err(Problem::new(ProblemCode::RuleViolation, detail).at("/payload", "command"));
     }
     app.validator.check_payload(&letter.type_name, payload)
@@ -185,12 +185,12 @@ async fn answer(
         Some(Acted::Done) => {}
         Some(Acted::NotFound) => return Err(not_found(id)),
         Some(Acted::NotOpen(state)) => return Err(taken(id, *state)),
-        Some(Acted::ParkedKey) => {
-            let detail = "its group was not asked to replay it";
+        Some(Acted::ParkedKey | Acted::Callback) => {
+            let detail = "it was not passed on to whoever can do it";
             return Err(Problem::new(ProblemCode::Internal, detail));
         }
         Some(Acted::NothingToRetry) => {
-            let detail = "its command is not dead any more, or not kept any more";
+            let detail = "what it is about is not dead any more, or not kept any more";
             return Err(Problem::new(ProblemCode::NothingToRetry, detail));
         }
         None => return Err(Problem::new(ProblemCode::Internal, "nothing was answered")),

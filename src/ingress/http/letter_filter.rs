@@ -34,13 +34,13 @@ macro_rules! with_filter {
         #[derive(Default, serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub(super) struct $name {
-            /// Only `command` or `parked_key`.
+            /// Only `command`, `parked_key` or `callback`.
             kind: Option<String>,
-            /// Only of this group: `commands`, `projection.NAME`.
+            /// Only of this group: `commands`, `projection.NAME`, `callbacks`.
             group: Option<String>,
             /// Only of this command or event type.
             r#type: Option<String>,
-            /// Only of this stream, or parked key.
+            /// Only of this stream, parked key, or host of a callback.
             #[serde(alias = "stream")]
             key: Option<String>,
             /// Only with this error code, or (16 hexadecimal digits) fingerprint.
@@ -112,10 +112,9 @@ pub(super) async fn read(app: &App, words: FilterWords) -> Result<DeadLetterFilt
 }
 
 fn kind(word: &str) -> Result<DeadLetterKind, Problem> {
-    [DeadLetterKind::Command, DeadLetterKind::ParkedKey]
-        .into_iter()
-        .find(|kind| kind.as_str() == word)
-        .ok_or_else(|| invalid(format!("`kind`: `{word}` is neither command nor parked_key")))
+    DeadLetterKind::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or_else(|| {
+        invalid(format!("`kind`: `{word}` is none of command, parked_key, callback"))
+    })
 }
 
 fn state(word: &str) -> Result<Option<DeadLetterState>, Problem> {

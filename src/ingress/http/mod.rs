@@ -37,6 +37,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::reports::{CacheReport, CacheStats, OwnershipReport};
+pub use self::resource::command_json;
 use self::{access::Access, body::BodyMemory, metrics::HttpMetrics};
 use super::{
     Answer, CommandWatcher, GroupCommit, IngressSettings, PositionWatcher, Refusal, Validator,
@@ -205,7 +206,8 @@ impl Shared {
         let (shared, stop) = (store.clone(), shutdown.clone());
         Self {
             validator: Validator::new(registry.clone())
-                .with_immediate_lane(parts.immediate.is_some()),
+                .with_immediate_lane(parts.immediate.is_some())
+                .with_callbacks(settings.callbacks),
             registry,
             partitions: store.identity().partitions,
             commit: parts.commit,

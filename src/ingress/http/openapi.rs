@@ -31,6 +31,12 @@ pub(super) struct CommandDraft {
     not_before: Option<time::OffsetDateTime>,
     /// Do not start it after: it ends as `cancelled`.
     not_after: Option<time::OffsetDateTime>,
+    /// When it ends, the command is sent there by a POST, signed as Standard Webhooks define, at
+    /// least once. `https`, and a public address, unless the service allows more; no user, no
+    /// fragment. Not part of the content: a repetition with another one is the same command, and
+    /// the first one's counts.
+    #[schema(max_length = 2048, example = "https://shop.example/hooks/orders")]
+    callback_url: Option<String>,
     metadata: Option<MetadataDraft>,
 }
 

@@ -109,6 +109,11 @@ pub(super) struct Known<'a> {
     pub(super) accepted_at: Timestamp,
 }
 
+/// A command as `GET /v1/commands/{id}` shows it: what a callback tells.
+pub fn command_json(record: &CommandRecord) -> Result<bytes::Bytes, serde_json::Error> {
+    serde_json::to_vec(&CommandResource::of(record)).map(Into::into)
+}
+
 impl<'a> CommandResource<'a> {
     /// Of a command that was accepted just now, with its outcome if that is known already.
     pub(super) fn of_known(known: &Known<'a>, outcome: Option<&'a Outcome>) -> Self {

@@ -786,6 +786,64 @@ impl Recurring for MemoryStore {
 }
 
 #[async_trait]
+impl Callbacks for MemoryStore {
+    async fn partitions_with_callbacks(
+        &self,
+        _: &[Partition],
+    ) -> Result<Vec<Partition>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn callback_hosts(
+        &self,
+        _: Partition,
+        _: Option<&str>,
+        _: i64,
+    ) -> Result<Vec<CallbackHost>, StoreError> {
+        unimplemented!()
+    }
+    async fn claim_callbacks(
+        &self,
+        _: Partition,
+        _: &[(String, i64)],
+        _: Duration,
+    ) -> Result<Vec<ClaimedCallback>, StoreError> {
+        unimplemented!()
+    }
+    async fn claim_aged_callbacks(
+        &self,
+        _: Partition,
+        _: &[String],
+        _: Duration,
+        _: i64,
+        _: Duration,
+    ) -> Result<Vec<ClaimedCallback>, StoreError> {
+        unimplemented!()
+    }
+    async fn end_callback(&self, _: &ClaimedCallback, _: CallbackEnd) -> Result<bool, StoreError> {
+        unimplemented!()
+    }
+    async fn past_outcome(
+        &self,
+        _: Partition,
+        _: CommandId,
+        _: i32,
+    ) -> Result<Option<PastOutcome>, StoreError> {
+        unimplemented!()
+    }
+    async fn act_on_callback(
+        &self,
+        _: DeadLetterId,
+        _: CallbackAction,
+        _: &ActedBy,
+    ) -> Result<Acted, StoreError> {
+        unimplemented!()
+    }
+    async fn callback_backlog(&self, _: &[Partition]) -> Result<CallbackBacklog, StoreError> {
+        Ok(CallbackBacklog::default())
+    }
+}
+
+#[async_trait]
 impl Store for MemoryStore {
     fn identity(&self) -> Identity {
         Identity { log_id: LogId(uuid::Uuid::nil()), partitions: PartitionCount::DEFAULT }

@@ -96,15 +96,6 @@ impl Delivery {
             return NotificationEnd::GivenUp(error.to_string());
         }
         tracing::warn!(webhook, %error, attempts, "a notification did not arrive yet");
-        NotificationEnd::Again(self.wait_after(attempts), error.to_string())
-    }
-
-    /// The wait after this many tries. A process that takes over goes on where another was.
-    fn wait_after(&self, attempts: i32) -> Duration {
-        let policy = &self.settings.retry;
-        let mut delays = policy.start();
-        let waits = std::iter::from_fn(|| delays.next_delay());
-        let nth = usize::try_from(attempts.clamp(1, 64)).unwrap_or(1);
-        waits.take(nth).last().unwrap_or(policy.max_interval)
+        NotificationEnd::Again(self.settings.retry.nth_delay(attempts), error.to_string())
     }
 }

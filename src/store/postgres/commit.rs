@@ -1,5 +1,5 @@
-//! Committing decisions: snapshots first (rows that can wait), then one function call under the
-//! event-log locks, and COMMIT, in one flight.
+//! Committing decisions: snapshots first (rows that can wait) and callbacks that are owed, then one
+//! function call under the event-log locks, and COMMIT, in one flight.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +11,11 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     PostgresStore,
+    callbacks::{self, OwedColumns},
     columns::{self, Jsonb, OwnedJsonb, json_text, metadata_json},
     entering::{self, EnteringColumns},
     errors, failures, pool, streams,
-    transaction::Transaction,
+    transaction::{Step, Transaction},
 };
 use crate::{
     message::{CommandId, MemberId, Offset, Outcome, OutcomeStatus, Partition, StreamId, Version},
@@ -262,11 +263,12 @@ enum Begin {
 impl PostgresStore {
     async fn send_commit(
         &self,
-        transaction: Transaction,
+        mut transaction: Transaction,
         commit: &CommandCommit,
         begin: Begin,
     ) -> Result<CommittedCommands, StoreError> {
         let columns = CommitColumns::of(commit)?;
+        let owed = OwedColumns::of(commit);
         let failures = failures::of(self, commit);
         let failures = failures.as_ref().map(failures::Failures::param);
         let mut params = columns.params();
@@ -278,6 +280,10 @@ impl PostgresStore {
             }
         };
         if begin == Begin::Done {
+            if let Some(owed) = &owed {
+                let owe = transaction.prepare(callbacks::OWE).await?;
+                transaction.query(&owe, &owed.params()).await?;
+            }
             let function = transaction.prepare(function).await?;
             let rows = transaction.commit_with(&function, &params).await?;
             return Ok(columns.committed(commit, &rows));
@@ -292,15 +298,25 @@ impl PostgresStore {
             &with_entering
         };
         let function = transaction.prepare(function).await?;
-        if commit.snapshots.is_empty() {
+        if commit.snapshots.is_empty() && owed.is_none() {
             let rows = transaction.run_with(&function, &params).await?;
             return Ok(columns.committed(commit, &rows));
         }
         // Rows that can wait come before the function, which takes the log locks.
         let snapshots = transaction.prepare(SNAPSHOTS).await?;
         let snapshot_columns = SnapshotColumns::of(commit);
-        let first = (&snapshots, &snapshot_columns.params()[..]);
-        let answers = transaction.run_with_all(&[first, (&function, &params)]).await?;
+        let snapshot_params = snapshot_columns.params();
+        let owe = transaction.prepare(callbacks::OWE).await?;
+        let owed_params = owed.as_ref().map(OwedColumns::params);
+        let mut steps: Vec<Step<'_>> = Vec::new();
+        if !commit.snapshots.is_empty() {
+            steps.push((&snapshots, &snapshot_params));
+        }
+        if let Some(owed) = &owed_params {
+            steps.push((&owe, owed));
+        }
+        steps.push((&function, &params));
+        let answers = transaction.run_with_all(&steps).await?;
         Ok(columns.committed(commit, answers.last().map(Vec::as_slice).unwrap_or_default()))
     }
 }

@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use super::{PostgresStore, columns::Jsonb, dead_letters::state_of, errors, pool};
 use crate::{
-    dead_letter::DeadLetterId,
+    dead_letter::{DeadLetterId, DeadLetterKind},
     message::CommandId,
     store::{Acted, ActedBy, RetryRequest, StoreError, dead_letters::check_size},
 };
 
 /// Served by dead_letters_newest.
 const PLACES: &str =
-    "SELECT id, partition, command_id FROM adjutant.dead_letters WHERE id = ANY($1)";
+    "SELECT id, partition, command_id, kind FROM adjutant.dead_letters WHERE id = ANY($1)";
 
 const RETRY: &str = "
     SELECT r_result, r_state
@@ -35,6 +35,15 @@ struct Places {
     partitions: Vec<Option<i16>>,
     /// Of the letters' commands.
     buckets: Vec<Option<i16>>,
+    /// Of the letters.
+    kinds: Vec<Option<i16>>,
+}
+
+impl Places {
+    /// What became of each letter.
+    fn acted(&self, rows: &[Row]) -> Result<Vec<Acted>, StoreError> {
+        rows.iter().zip(&self.kinds).map(|(row, kind)| acted(row, *kind)).collect()
+    }
 }
 
 impl PostgresStore {
@@ -71,7 +80,7 @@ impl PostgresStore {
                 ],
             )
             .await?;
-        rows.iter().map(acted).collect()
+        places.acted(&rows)
     }
 
     pub(super) async fn discard_letters(
@@ -100,7 +109,7 @@ impl PostgresStore {
                 ],
             )
             .await?;
-        rows.iter().map(acted).collect()
+        places.acted(&rows)
     }
 
     /// What never changes of letters: their partitions, and their commands.
@@ -108,24 +117,27 @@ impl PostgresStore {
         let client = self.hot().await?;
         let select = pool::prepare(&client, PLACES).await?;
         let rows = client.query(&select, &[&ids]).await.map_err(errors::before_commit)?;
-        let found: HashMap<Uuid, (i16, i16)> = rows
-            .iter()
-            .map(|row| (row.get(0), (row.get(1), self.bucket(CommandId(row.get(2))))))
-            .collect();
-        let logs: BTreeSet<i16> = found.values().map(|(partition, _)| *partition).collect();
+        let place =
+            |row: &Row| (row.get(0), (row.get(1), self.bucket(CommandId(row.get(2))), row.get(3)));
+        let found: HashMap<Uuid, (i16, i16, i16)> = rows.iter().map(place).collect();
+        let logs: BTreeSet<i16> = found.values().map(|(partition, ..)| *partition).collect();
         Ok(Places {
             logs: logs.into_iter().collect(),
             partitions: ids.iter().map(|id| found.get(id).map(|found| found.0)).collect(),
             buckets: ids.iter().map(|id| found.get(id).map(|found| found.1)).collect(),
+            kinds: ids.iter().map(|id| found.get(id).map(|found| found.2)).collect(),
         })
     }
 }
 
-fn acted(row: &Row) -> Result<Acted, StoreError> {
+fn acted(row: &Row, kind: Option<i16>) -> Result<Acted, StoreError> {
+    let is_callback = kind == Some(DeadLetterKind::Callback.code());
     Ok(match (row.get::<_, i16>(0), row.get::<_, Option<i16>>(1)) {
         (0, _) => Acted::Done,
         (1, _) => Acted::NotFound,
         (2, Some(state)) => Acted::NotOpen(state_of(state)?),
+        // No command: it is another one's to do.
+        (3, _) if is_callback => Acted::Callback,
         (3, _) => Acted::ParkedKey,
         (4, _) => Acted::NothingToRetry,
         (result, state) => {

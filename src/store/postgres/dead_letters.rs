@@ -11,9 +11,9 @@ use crate::{
         Attempt, CommandId, Failure, GroupName, Offset, Partition, RawJson, Timestamp, Version,
     },
     store::{
-        Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
-        DeadLetterGroup, DeadLetterJobId, DeadLetters, FailedAttempt, MOST_GROUPS, Page,
-        PastOutcome, Queries, RetryRequest, StoreError, StoredStreamEvent,
+        Acted, ActedBy, AuditEntry, CallbackDetails, CommandEdit, DeadLetter, DeadLetterDetails,
+        DeadLetterFilter, DeadLetterGroup, DeadLetterJobId, DeadLetters, FailedAttempt,
+        MOST_GROUPS, Page, PastOutcome, Queries, RetryRequest, StoreError, StoredStreamEvent,
         dead_letters::{MOST_HISTORY, id_cursor},
     },
 };
@@ -125,6 +125,11 @@ const AUDIT: &str = "
     SELECT at, action, who, reason, job_id FROM adjutant.dead_letter_audit
      WHERE dead_letter_id = $1 ORDER BY id DESC LIMIT $2";
 
+/// Served by callbacks_of_dead_letter.
+const CALLBACK: &str = "
+    SELECT id, ended_after, owed_at, attempts, error FROM adjutant.callbacks
+     WHERE dead_letter_id = $1";
+
 /// Served by events_pkey.
 const EVENT: &str = "
     SELECT version, \"offset\", type, schema_version, data::text AS data, command_id,
@@ -191,6 +196,12 @@ impl DeadLetters for PostgresStore {
             }
             _ => None,
         };
+        let callback = if letter.kind == DeadLetterKind::Callback {
+            let row = sqlx::query(CALLBACK).bind(id.0).fetch_optional(&self.read).await;
+            row.map_err(errors::read)?.as_ref().map(callback).transpose()?
+        } else {
+            None
+        };
         let edit = sqlx::query(NEWEST_EDIT)
             .bind(self.bucket(letter.command_id))
             .bind(letter.command_id.0)
@@ -201,6 +212,7 @@ impl DeadLetters for PostgresStore {
         Ok(Some(DeadLetterDetails {
             command,
             event,
+            callback,
             edit: edit.as_ref().map(command_edit).transpose()?,
             attempts: oldest_first(&self.history(ATTEMPTS, &letter).await?, attempt)?,
             past_outcomes: oldest_first(&self.history(PAST_OUTCOMES, &letter).await?, past)?,
@@ -357,6 +369,16 @@ fn audit_entry(row: &PgRow) -> Result<AuditEntry, StoreError> {
         who: column(row, "who")?,
         reason: column(row, "reason")?,
         job: column::<Option<Uuid>>(row, "job_id")?.map(DeadLetterJobId),
+    })
+}
+
+fn callback(row: &PgRow) -> Result<CallbackDetails, StoreError> {
+    Ok(CallbackDetails {
+        id: column(row, "id")?,
+        ended_after: column(row, "ended_after")?,
+        owed_at: column(row, "owed_at")?,
+        attempts: column(row, "attempts")?,
+        error: column(row, "error")?,
     })
 }
 

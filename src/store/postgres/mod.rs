@@ -5,6 +5,7 @@
 //! All SQL of the product stands in this folder and in `migrations/`.
 
 mod append;
+mod callbacks;
 mod columns;
 mod commit;
 mod dead_letter_actions;

@@ -169,6 +169,9 @@ impl Transaction<'_> {
             if let Some(to) = &outcome.reply_to {
                 reply::write(self, outcome, *first, to)?;
             }
+            if let Some(callback) = &outcome.callback {
+                self.owe_callback(outcome, callback)?;
+            }
         }
         self.write_failures(commit)?;
         let now = self.time()?;

@@ -132,8 +132,11 @@ impl Transaction<'_> {
             {
                 (Acted::NotOpen(letter.state), None)
             }
-            Some(letter) if letter.kind != DeadLetterKind::Command => (Acted::ParkedKey, None),
-            Some(letter) => (Acted::Done, Some(letter)),
+            Some(letter) => match letter.kind {
+                DeadLetterKind::Command => (Acted::Done, Some(letter)),
+                DeadLetterKind::ParkedKey => (Acted::ParkedKey, None),
+                DeadLetterKind::Callback => (Acted::Callback, None),
+            },
         })
     }
 
@@ -179,12 +182,21 @@ impl Transaction<'_> {
         Ok(true)
     }
 
-    fn set_state(&self, letter: &DeadLetter, state: DeadLetterState) -> Result<(), StoreError> {
+    pub(super) fn set_state(
+        &self,
+        letter: &DeadLetter,
+        state: DeadLetterState,
+    ) -> Result<(), StoreError> {
         self.execute(SET_STATE, params![letter.id.0.as_bytes(), state.code(), self.now])?;
         Ok(())
     }
 
-    fn audit(&self, letter: &DeadLetter, action: &str, by: &ActedBy) -> Result<(), StoreError> {
+    pub(super) fn audit(
+        &self,
+        letter: &DeadLetter,
+        action: &str,
+        by: &ActedBy,
+    ) -> Result<(), StoreError> {
         let (who, reason) = (storable::text(&by.who)?, storable::maybe_text(by.reason.as_deref())?);
         let job = by.job.map(|step| step.id.0.into_bytes());
         let letter = letter.id.0.as_bytes();
@@ -199,8 +211,8 @@ impl Transaction<'_> {
         acted: &[Acted],
         commands: &[(Partition, CommandId)],
     ) -> Result<(), StoreError> {
-        // Replays of parked keys are asked for by the caller.
-        let is_done = |it: &&Acted| matches!(it, Acted::Done | Acted::ParkedKey);
+        // What is asked for of parked keys and callbacks is asked for by the caller.
+        let is_done = |it: &&Acted| matches!(it, Acted::Done | Acted::ParkedKey | Acted::Callback);
         let done = acted.iter().filter(is_done).count();
         let failed = acted.len() - done;
         // A step that did nothing was no canary: the next one is.

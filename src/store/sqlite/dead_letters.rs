@@ -261,6 +261,7 @@ fn details(
     Ok(Some(DeadLetterDetails {
         command: transaction.command(letter.command_id)?,
         event,
+        callback: transaction.callback_of(letter.id)?,
         edit: transaction.first(NEWEST_EDIT, [command], edit)?,
         attempts,
         past_outcomes,

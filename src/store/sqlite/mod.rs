@@ -9,6 +9,7 @@
 //! comes between a check and the write that rests on it.
 
 mod append;
+mod callbacks;
 mod clock;
 mod commit;
 mod dead_letter_actions;

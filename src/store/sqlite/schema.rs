@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0005_housekeeping.sql"),
     include_str!("../../../migrations/sqlite/0006_immediate_lane.sql"),
     include_str!("../../../migrations/sqlite/0007_recurring.sql"),
+    include_str!("../../../migrations/sqlite/0008_callbacks.sql"),
 ];
 
 /// `PRAGMA application_id` of our files: "ADJT".

@@ -1,7 +1,6 @@
 //! People are told of what is wrong, once, and once when it is over; whatever a webhook does, nobody
 //! waits for it.
 
-mod receiver;
 #[cfg(all(feature = "postgres", feature = "rabbitmq"))]
 mod service;
 
@@ -23,14 +22,16 @@ use adjutant::{
         Store,
         sqlite::{ClockSource, SqliteStore},
     },
-    webhook::{Endpoint, WebhookClient, WebhookLimits, WebhookMessage},
+    webhook::{Endpoint, Reach, WebhookClient, WebhookLimits, WebhookMessage},
 };
 use async_trait::async_trait;
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::support::eventually;
-use receiver::{Answer, Receiver, SECRET};
+use crate::support::{
+    eventually,
+    receiver::{Answer, Receiver, SECRET},
+};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -257,7 +258,7 @@ async fn only_so_many_messages_a_minute_are_sent_and_the_rest_waits() {
 async fn an_endless_answer_is_cut() {
     let receiver = Receiver::start([Answer::Endless]).await;
     let limits = WebhookLimits { total: Duration::from_secs(50), ..WebhookLimits::default() };
-    let client = WebhookClient::new(limits).unwrap();
+    let client = WebhookClient::new(limits, Reach::Anywhere).unwrap();
     let message = WebhookMessage {
         id: "msg_1".into(),
         timestamp: time::OffsetDateTime::now_utc(),

@@ -9,12 +9,13 @@ use adjutant::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Receiver, quick, start_on, told};
+use super::{quick, start_on, told};
 use crate::support::{
     commands::add,
     database::Database,
     domain, eventually,
     process::{ALL, Site},
+    receiver::Receiver,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

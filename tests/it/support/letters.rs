@@ -65,6 +65,7 @@ pub async fn all_dead<S: Store + ?Sized>(
             error: Some(error.clone()),
             attempts: 1,
             reply_to: None,
+            callback: None,
         });
         let counter = command.stream.as_str().strip_prefix("counter/").expect("a counter");
         letters.push(DeadLetter {

@@ -12,6 +12,7 @@ pub mod private;
 pub mod process;
 pub mod proxy;
 pub mod rabbit;
+pub mod receiver;
 pub mod sql;
 
 use std::time::Duration;

@@ -306,6 +306,27 @@ pub(super) const TABLES: &[Table] = &[
         key: 2,
         rows: "ORDER BY id",
     },
+    // Those that were delivered are gone.
+    Table {
+        name: "callbacks",
+        columns: &[
+            ("partition", Small),
+            ("id", Uuid),
+            ("command_id", Uuid),
+            ("type", Text),
+            ("ended_after", Int),
+            ("url", Text),
+            ("state", Small),
+            ("owed_at", Time),
+            ("due_at", Time),
+            ("attempts", Int),
+            ("first_attempt", Int),
+            ("error", Text),
+            ("dead_letter_id", Uuid),
+        ],
+        key: 2,
+        rows: "ORDER BY partition, id",
+    },
     Table {
         name: "dead_letter_audit",
         columns: &[

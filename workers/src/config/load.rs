@@ -105,12 +105,17 @@ pub fn load(
     if errors.is_empty() { Ok(config) } else { Err(ConfigError(errors)) }
 }
 
-/// What is wrong with a value. A webhook's is not repeated: it holds secrets.
+/// What is wrong with a value. A webhook's is not repeated: it holds secrets; nor is a secret.
 fn in_words(error: &figment::Error) -> String {
-    if !error.path.join(".").starts_with("notify.webhooks") {
+    let key = error.path.join(".");
+    let place = error.metadata.as_ref().map(|place| format!(" in {}", place.name));
+    if key.starts_with("callbacks.secrets") && !key.starts_with("callbacks.secrets_file") {
+        let place = place.unwrap_or_default();
+        return format!("callbacks.secrets{place}: write a list of texts, [\"whsec_…\"]");
+    }
+    if !key.starts_with("notify.webhooks") {
         return error.to_string();
     }
-    let place = error.metadata.as_ref().map(|place| format!(" in {}", place.name));
     format!(
         "notify.webhooks{}: write a list of {{ url = \"https://…\", kind = \"json\" or \"slack\", \
          secret = \"whsec_…\" }}",
@@ -190,8 +195,21 @@ impl Config {
             errors.push("broker.prefix must be 1 to 64 of [a-z0-9._-]".into());
         }
         errors.extend(self.notify.errors());
+        errors.extend(self.callbacks.errors());
+        errors.extend(self.kept_too_short());
         errors.extend(self.retention.errors());
         errors
+    }
+
+    /// A callback tells of a command, which must still be there.
+    fn kept_too_short(&self) -> Option<String> {
+        let day_ms = 24 * 60 * 60 * 1_000;
+        let kept_ms = u64::from(self.retention.outcomes_days) * day_ms;
+        (kept_ms > 0 && kept_ms < self.callbacks.give_up_ms).then(|| {
+            "callbacks.give_up_ms must not be longer than retention.outcomes_days: a callback tells \
+             of a command, and may do so until it is given up"
+                .to_owned()
+        })
     }
 
     /// Where the service keeps its data: what the two URLs say.

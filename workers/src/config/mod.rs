@@ -2,6 +2,7 @@
 //! later wins. The default file names every setting, so it is also the list of keys that exist:
 //! any other key is an error.
 
+mod callbacks;
 mod environment;
 mod known_keys;
 mod load;
@@ -15,6 +16,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
+pub use callbacks::CallbacksConfig;
 pub use load::{ConfigError, Place, Settings, load};
 pub use notify::{NotifyConfig, WebhookConfig, WebhookForm};
 pub use retention::RetentionConfig;
@@ -71,6 +73,8 @@ pub struct Config {
     pub bank: BankConfig,
     /// Who is told of what is wrong.
     pub notify: NotifyConfig,
+    /// Who is called back when a command ends.
+    pub callbacks: CallbacksConfig,
     /// How long things are kept.
     pub retention: RetentionConfig,
 }

@@ -173,10 +173,37 @@ fn a_webhook_is_checked_and_never_shown() {
 }
 
 #[test]
+fn secrets_of_callbacks_are_checked_and_never_shown() {
+    let secrets = |list| with(&[("ADJUTANT_CALLBACKS__SECRETS", list)], &Settings::default());
+    let both = "[\"whsec_plJ3nmyCDGBKInavdOK15jsl\", \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]";
+    let config = secrets(both).unwrap();
+    let settings = config.callbacks.settings().unwrap();
+    assert_eq!(settings.secrets.len(), 2);
+    assert!(settings.target_rules().is_some());
+    let shown = [format!("{config:?}{settings:?}"), toml::to_string(&config).unwrap()].join(" ");
+    assert!(!shown.contains("plJ3") && !shown.contains("MfKQ"), "{shown}");
+    let wrong = message(secrets("[\"s3cret\"]"));
+    assert!(wrong.contains("callbacks.secrets, number 1: a secret begins with whsec_"), "{wrong}");
+    let no_list = message(secrets("{a=s3cret}"));
+    assert!(no_list.contains("write a list of texts"), "{no_list}");
+    assert!(!wrong.contains("s3cret") && !no_list.contains("s3cret"), "{wrong} {no_list}");
+
+    let file = |path| with(&[("ADJUTANT_CALLBACKS__SECRETS_FILE", path)], &Settings::default());
+    let missing = file("/nowhere/at/all").unwrap().callbacks.settings().unwrap_err().to_string();
+    assert!(missing.contains("callbacks.secrets_file `/nowhere/at/all`"), "{missing}");
+    let none = with(&[], &Settings::default()).unwrap().callbacks.settings().unwrap();
+    assert_eq!(none.target_rules(), None, "off unless there is a secret");
+}
+
+#[test]
 fn limits_that_make_no_sense_are_told() {
     let refused = |key, value| message(with(&[(key, value)], &Settings::default()));
     let twice = refused("ADJUTANT_NOTIFY__RESOLVE_MS", "9000");
     assert!(twice.contains("notify.resolve_ms must be at least twice"), "{twice}");
+    let longer = refused("ADJUTANT_CALLBACKS__GIVE_UP_MS", "2678400001");
+    assert!(longer.contains("callbacks.give_up_ms must not be longer than"), "{longer}");
+    let waits = refused("ADJUTANT_CALLBACKS__LONGEST_WAIT_MS", "4999");
+    assert!(waits.contains("callbacks.longest_wait_ms must be at least"), "{waits}");
     let batch = refused("ADJUTANT_RETENTION__BATCH", "0");
     assert!(batch.contains("retention.batch must be at least 1"), "{batch}");
     let kept = with(&[("ADJUTANT_RETENTION__OUTCOMES_DAYS", "0")], &Settings::default()).unwrap();

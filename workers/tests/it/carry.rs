@@ -82,6 +82,11 @@ const PARKED: &str = "
            failed_offset, '{\"code\": \"projection_failed\", \"message\": \"no\"}', 'f', 3, parked_at,
            1, parked_at
       FROM parked_keys;
+    INSERT INTO callbacks
+    SELECT partition, randomblob(16), command_id, 'account.open', attempts,
+           'https://hooks.example/' || hex(command_id), 'hooks.example', 1, completed_at, completed_at, 2, 1,
+           'it answered 500', NULL
+      FROM outcomes LIMIT 3;
     INSERT INTO dead_letter_audit (at, dead_letter_id, action, who)
     SELECT died_at, id, 'retry', 'ada' FROM dead_letters";
 
@@ -114,6 +119,11 @@ async fn everything_is_carried_over_and_work_goes_on_there() {
         ("SELECT count(*) FROM adjutant.dead_letter_audit", count("dead_letter_audit")),
         ("SELECT count(*) FROM adjutant.attempts", count("attempts")),
         ("SELECT count(*) FROM adjutant.holds", count("holds")),
+        (
+            "SELECT count(*) FROM adjutant.callbacks
+              WHERE host = 'hooks.example' AND attempts = 2 AND error = 'it answered 500'",
+            count("callbacks"),
+        ),
         ("SELECT count(*) FROM adjutant.dead_letters", count("dead_letters")),
         ("SELECT count(*) FROM adjutant.recurring", count("recurring")),
     ] {

@@ -6,6 +6,7 @@
 mod absence;
 mod audit;
 mod bench;
+mod callbacks;
 mod carry;
 mod chaos;
 mod config;

@@ -164,7 +164,7 @@ async fn bad_bodies_are_refused_with_what_is_wrong() {
         (with(deposit(5), "type", "account.unknown"), (422, "unknown_command_type")),
         (with(deposit(5), "stream", "order/1"), (422, "wrong_stream")),
         (with(deposit(5), "lane", "immediate"), (422, "not_available")),
-        (with(deposit(5), "callback_url", "https://x"), (422, "not_available")),
+        (with(deposit(5), "callback_url", "https://x"), (422, "callbacks_not_configured")),
         (with(deposit(5), "metadata", json!({ "actor": "\u{0}" })), (422, "text_with_nul")),
         (deposit(0), (422, "rule_violation")),
     ] {

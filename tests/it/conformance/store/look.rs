@@ -111,6 +111,7 @@ pub fn appended(store: &Arc<dyn Store>, counter: &str, version: i64) -> CommandC
             error: None,
             attempts: 1,
             reply_to: None,
+            callback: None,
         }],
         messages: vec![EventMessage { partition, events: 1, body: b"told".to_vec() }],
         ..CommandCommit::default()

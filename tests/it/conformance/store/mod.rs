@@ -2,6 +2,7 @@
 //! of tests and the matrix come from one macro, so that they cannot disagree.
 
 mod accepting;
+mod calling_back;
 mod cancelling;
 mod committing;
 mod correcting;
@@ -253,6 +254,18 @@ conformance! {
             what_is_owed_is_decided_once_and_settled_once,
             what_was_changed_removed_or_paused_meanwhile_is_not_decided,
             a_recurring_command_that_cannot_be_stored_leaves_nothing_behind,
+        ]
+        calling_back: [
+            a_callback_is_owed_with_the_outcome_or_not_at_all,
+            hosts_are_walked_through_in_order_and_have_what_room_they_are_given,
+            a_callback_is_in_one_hand_and_in_another_when_its_lease_ends,
+            a_dead_callback_is_a_dead_letter_and_a_retry_ends_it,
+            a_dead_callback_is_acted_on_once_by_fifty_at_once,
+            a_callback_that_is_given_up_is_gone,
+            what_failing_hosts_are_owed_for_too_long_is_taken_in_hand,
+            an_end_that_was_taken_back_can_still_be_told,
+            what_waits_is_counted,
+            a_command_whose_callback_waits_for_a_person_is_kept,
         ]
         cancelling: [
             an_accept_whose_caller_went_away_is_whole_or_nothing,

@@ -32,7 +32,7 @@ pub(super) struct PastDeath {
 #[derive(Clone, Debug, FromRow)]
 pub(super) struct Letter {
     pub(super) id: Uuid,
-    /// 1 command, 2 parked key.
+    /// 1 command, 2 parked key, 3 callback.
     pub(super) kind: i16,
     pub(super) key: String,
     /// The command, or the event's.

@@ -8,6 +8,7 @@ pub mod drills;
 pub mod file;
 pub mod in_process;
 pub mod process;
+pub mod receiver;
 pub mod site;
 pub mod traffic;
 

@@ -17,7 +17,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::eventually;
+use super::eventually;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -47,7 +47,12 @@ pub struct Receiver {
 
 impl Receiver {
     pub async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        Self::start_on("127.0.0.1", answers).await
+    }
+
+    /// On another address of this machine: another host.
+    pub async fn start_on(host: &str, answers: impl IntoIterator<Item = Answer>) -> Self {
+        let listener = tokio::net::TcpListener::bind((host, 0)).await.expect("listen");
         let address = listener.local_addr().expect("address");
         let inside = Arc::new(Mutex::new((answers.into_iter().collect(), Vec::new())));
         let receiver = Self { address, inside };
