@@ -50,9 +50,8 @@ async fn promote(store: &Arc<dyn Store>) -> usize {
 pub async fn dead_letters_are_listed_newest_first_by_every_filter(open: Open) {
     let truth = open(8).await;
     let store = &truth.store;
-    let hours_ago = |hours| {
-        Timestamp::now_utc().replace_nanosecond(0).expect("a time") - time::Duration::hours(hours)
-    };
+    let now = Timestamp::now_utc().replace_nanosecond(0).expect("a time");
+    let hours_ago = move |hours| now - time::Duration::hours(hours);
     let mut letters = Vec::new();
     for i in 0..40_i64 {
         let error = Failure::new(if i % 2 == 0 { "even" } else { "odd" }, "no answer");
