@@ -7,6 +7,8 @@ mod planted;
 
 #[cfg(feature = "runtime")]
 pub mod broker;
+#[cfg(feature = "http")]
+mod cancellation;
 mod chance;
 #[cfg(feature = "runtime")]
 pub mod dead_letter;
@@ -19,6 +21,8 @@ pub mod housekeeping;
 pub(crate) mod http_server;
 #[cfg(feature = "runtime")]
 pub mod ingress;
+#[cfg(feature = "http")]
+mod jobs;
 #[cfg(feature = "runtime")]
 mod latest;
 pub mod message;

@@ -83,6 +83,9 @@ pub const IMMEDIATE_EXECUTED_TOTAL: &str = "adjutant_immediate_executed_total";
 /// How long a command took from its arrival to its end, by lane.
 pub const LANE_SECONDS: &str = "adjutant_lane_seconds";
 
+/// Commands that somebody called off, by type.
+pub const COMMANDS_CANCELLED_TOTAL: &str = "adjutant_commands_cancelled_total";
+
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
 
@@ -136,6 +139,7 @@ pub fn describe() {
     describe_counter!(IMMEDIATE_REFUSED_TOTAL, "Commands that the immediate lane had no room for");
     describe_counter!(IMMEDIATE_EXECUTED_TOTAL, "Commands that the immediate lane executed");
     describe_histogram!(LANE_SECONDS, Unit::Seconds, "From a command's arrival to its end");
+    describe_counter!(COMMANDS_CANCELLED_TOTAL, "Commands that somebody called off, by type");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
     describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
     describe_gauge!(WATCHERS, "Clients that wait for commands, by what they wait for");

@@ -4,13 +4,14 @@
 //!
 //! The traits are grouped by who uses them; [`Store`] is all of them together.
 
-mod dead_letter_jobs;
+mod cancellation;
 mod dead_letters;
 mod error;
 mod execution;
 mod failures;
 mod housekeeping;
 mod intake;
+mod jobs;
 mod logs;
 mod members;
 mod notices;
@@ -29,9 +30,9 @@ pub mod postgres;
 #[cfg(feature = "embedded")]
 pub mod sqlite;
 
-pub use dead_letter_jobs::{
-    Canary, Cancelled, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, JobAction, JobMove,
-    JobState, NewJob,
+pub use cancellation::{
+    CancelAnswer, CancelFilter, CancelStep, Cancellation, CancelledBy, MOST_CANCELLED, Undecided,
+    UndecidedPage, Walk, Whereabouts,
 };
 pub use dead_letters::{
     Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
@@ -45,6 +46,9 @@ pub use execution::{
 pub use failures::{FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside};
 pub use housekeeping::{CommandCursor, EndedRemoved, Housekeeping, Leftover};
 pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
+pub use jobs::{
+    Canary, Cancelled, Job, JobAction, JobFilter, JobId, JobMove, JobState, Jobs, NewJob,
+};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};
 pub use notices::{
@@ -59,7 +63,7 @@ pub use parking::{
 };
 pub use queries::{
     CommandFilter, CommandProgress, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries,
-    StoredStreamEvent, ViewAt, ViewRecord,
+    StoredStreamEvent, UnknownStatus, ViewAt, ViewRecord,
 };
 pub use suspects::{Suspects, Taken};
 pub use views::{
@@ -109,7 +113,8 @@ pub trait Store:
     + Queries
     + Suspects
     + DeadLetters
-    + DeadLetterJobs
+    + Jobs
+    + Cancellation
     + ParkedKeys
     + Notices
     + Housekeeping

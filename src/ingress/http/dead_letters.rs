@@ -17,7 +17,7 @@ use crate::{
     ingress::{Problem, ProblemCode},
     message::{CommandId, Failure, Metadata, Position, Timestamp, Version},
     store::{
-        AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterGroup, DeadLetterJobId,
+        AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterGroup, JobId,
         PastOutcome, StoredStreamEvent,
     },
 };
@@ -272,7 +272,7 @@ struct AuditResource<'a> {
     reason: Option<&'a str>,
     /// The job that did it, if one did.
     #[schema(value_type = Option<uuid::Uuid>)]
-    job: Option<DeadLetterJobId>,
+    job: Option<JobId>,
 }
 
 impl<'a> DetailsResource<'a> {

@@ -3,6 +3,8 @@
 mod access;
 mod batch;
 mod body;
+mod cancel;
+mod cancel_all;
 mod commands;
 mod dead_letters;
 mod headers;
@@ -40,9 +42,9 @@ use super::{
     CommandWatcher, GroupCommit, IngressSettings, PositionWatcher, Validator, WatchSettings,
 };
 use crate::{
-    dead_letter::JobRunner,
     domain::{Registry, Service},
     http_server::{self, ServerLimits},
+    jobs::JobRunner,
     message::PartitionCount,
     observe::{Health, MetricsHandle, names},
     signals::Signals,

@@ -77,6 +77,7 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
         command_type: command.command_type.clone(),
         stream: command.stream.clone(),
         not_before: command.not_before,
+        not_after: command.not_after,
     };
     // Interest is registered before the command is accepted, so that no hint is missed.
     let outcome = wait
@@ -104,6 +105,7 @@ struct Sent {
     command_type: String,
     stream: StreamId,
     not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
 }
 
 async fn answer(
@@ -125,6 +127,7 @@ async fn answer(
         command_type: &sent.command_type,
         stream: sent.stream.as_str(),
         not_before: sent.not_before,
+        not_after: sent.not_after,
         accepted_at: accepted.accepted_at,
     };
     let ended = match outcome {

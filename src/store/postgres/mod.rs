@@ -5,10 +5,10 @@
 //! All SQL of the product stands in this folder and in `migrations/`.
 
 mod append;
+mod cancellation;
 mod columns;
 mod commit;
 mod dead_letter_actions;
-mod dead_letter_jobs;
 mod dead_letters;
 mod entering;
 mod errors;
@@ -16,6 +16,7 @@ mod failures;
 mod hints;
 mod housekeeping;
 mod intake;
+mod jobs;
 mod logs;
 mod members;
 mod migrate;

@@ -9,10 +9,10 @@
 //! comes between a check and the write that rests on it.
 
 mod append;
+mod cancellation;
 mod clock;
 mod commit;
 mod dead_letter_actions;
-mod dead_letter_jobs;
 mod dead_letters;
 mod engine;
 mod entering;
@@ -23,6 +23,7 @@ mod failures;
 mod housekeeping;
 mod intake;
 mod job;
+mod jobs;
 mod logs;
 mod members;
 mod notices;

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0004_dead_letter_jobs.sql"),
     include_str!("../../../migrations/sqlite/0005_housekeeping.sql"),
     include_str!("../../../migrations/sqlite/0006_immediate_lane.sql"),
+    include_str!("../../../migrations/sqlite/0010_cancellation.sql"),
 ];
 
 /// `PRAGMA application_id` of our files: "ADJT".
