@@ -12,6 +12,8 @@ pub mod failpoint;
 pub mod broker;
 #[cfg(feature = "webhooks")]
 pub mod callback;
+#[cfg(feature = "http")]
+mod cancellation;
 mod chance;
 #[cfg(feature = "runtime")]
 pub mod dead_letter;
@@ -26,6 +28,8 @@ pub(crate) mod http_server;
 pub mod immediate;
 #[cfg(feature = "runtime")]
 pub mod ingress;
+#[cfg(feature = "http")]
+mod jobs;
 #[cfg(feature = "runtime")]
 mod latest;
 pub mod message;

@@ -107,6 +107,12 @@ mod list {
         LetterActedOnTwice = "dead letter acted on twice",
         /// A corrected payload is kept, and the old one executed.
         EditIgnored = "edit ignored",
+        /// A command that is called off gets no outcome: it runs anyway.
+        CancelledRunsAnyway = "cancelled command runs",
+        /// A command that is called off goes on holding its stream.
+        CancelLeavesHold = "cancelled command holds",
+        /// A command that has ended meanwhile is set aside nevertheless.
+        EndedSetAside = "ended command set aside",
         /// A key is unparked though events wait for it.
         UnparkedTooEarly = "unparked too early",
     }

@@ -4,11 +4,7 @@
 
 #[cfg(feature = "http")]
 pub(crate) mod act;
-#[cfg(feature = "http")]
-mod canary;
 mod fingerprint;
-#[cfg(feature = "http")]
-mod runner;
 
 use std::fmt;
 
@@ -16,8 +12,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use fingerprint::fingerprint;
-#[cfg(feature = "http")]
-pub(crate) use runner::JobRunner;
 
 /// Names a dead letter (UUID version 7, RFC 9562: newer ones sort behind older ones).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

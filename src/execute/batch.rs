@@ -181,6 +181,11 @@ impl Batch<'_> {
         }
         let first_offset = log_offset.map(|offset| command.first_offset_at(offset));
         let place = Place { partition, log_offset, first_offset, command };
+        // Before anything else: whoever could execute it, and whatever it waits for, it is too late.
+        if command.not_after.is_some_and(|not_after| not_after < self.known.now) {
+            self.expire(&place);
+            return Ok(());
+        }
         let Some(aggregate) = self.known.registry.aggregate_of_command(&command.command_type)
         else {
             self.leave_to_others(&place, "type_unknown_here", &command.command_type);
@@ -197,10 +202,6 @@ impl Batch<'_> {
         }
         if let Some(failure) = self.known.found.condemned.get(&command.id) {
             self.die(&place, failure.clone(), Looked::No);
-            return Ok(());
-        }
-        if command.not_after.is_some_and(|not_after| not_after < self.known.now) {
-            self.expire(&place);
             return Ok(());
         }
         if let Some(delay) = self.known.admissions.suspended(command) {
@@ -347,6 +348,8 @@ impl Batch<'_> {
     fn outcome(&mut self, place: &Place<'_>, status: OutcomeStatus, ended: Ended, looked: Looked) {
         let command = place.command;
         let current = self.streams.get(&command.stream).and_then(|stream| stream.as_ref().ok());
+        // What is cancelled is not tried now.
+        let untried = i32::from(status == OutcomeStatus::Cancelled);
         tracing::debug!(
             command = %command.id, stream = %command.stream, status = status.as_str(),
             trace_id = command.metadata.trace_id(), "command executed"
@@ -361,7 +364,7 @@ impl Batch<'_> {
             version: current.map(|current| current.version).unwrap_or_default(),
             reply: ended.reply,
             error: ended.error,
-            attempts: command.attempt.0,
+            attempts: command.attempt.0 - untried,
             reply_to: command.reply_to.clone(),
             callback: command.callback_url.as_ref().map(|url| OwedCallback {
                 url: url.clone(),

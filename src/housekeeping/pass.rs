@@ -26,6 +26,7 @@ pub(super) async fn run(parts: &HousekeepingParts) {
     let leftovers = [
         (Leftover::DeadLetters, settings.dead_letters),
         (Leftover::DeadLetterAudit, settings.audit),
+        (Leftover::Cancellations, settings.audit),
         (Leftover::Members, settings.members),
         (Leftover::Notifications, settings.notifications),
     ];

@@ -20,7 +20,7 @@ pub struct RetentionSettings {
     pub outbox: Option<Duration>,
     /// Dead letters, after they were resolved or discarded.
     pub dead_letters: Option<Duration>,
-    /// What was done to dead letters.
+    /// What was done to dead letters, and who cancelled commands.
     pub audit: Option<Duration>,
     /// Members without a sign of life.
     pub members: Option<Duration>,

@@ -82,6 +82,10 @@ problem_codes! {
     RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
     /// Another command with other content holds this id or idempotency key.
     IdConflict = "id_conflict", 409, "The id is taken by a command with other content";
+    /// The command has ended, and cannot be cancelled; `detail` says what can be done instead.
+    AlreadyEnded = "already_ended", 409, "The command has ended";
+    /// The command was cancelled before, by somebody or because its `not_after` had passed.
+    AlreadyCancelled = "already_cancelled", 409, "The command was cancelled before";
     /// The dead letter was retried before; once is all. If it died again, another dead letter says so.
     AlreadyRetried = "already_retried", 409, "The dead letter was retried before";
     /// The dead letter was discarded before.

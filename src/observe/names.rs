@@ -110,6 +110,9 @@ pub const CALLBACKS_OLDEST_SECONDS: &str = "adjutant_callbacks_oldest_seconds";
 /// Hosts that this process leaves alone for a while, because they take no callbacks.
 pub const CALLBACK_HOSTS_FAILING: &str = "adjutant_callback_hosts_failing";
 
+/// Commands that somebody called off, by type.
+pub const COMMANDS_CANCELLED_TOTAL: &str = "adjutant_commands_cancelled_total";
+
 /// Names of histograms that count things; all others measure seconds.
 pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
 
@@ -178,6 +181,7 @@ pub fn describe() {
         "How late runs of recurring commands were sent"
     );
     describe_counter!(RECURRING_FAILED_TOTAL, "Times that firing was put off");
+    describe_counter!(COMMANDS_CANCELLED_TOTAL, "Commands that somebody called off, by type");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
     describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
     describe_counter!(CALLBACKS_TOTAL, "Tries to deliver callbacks, by result");

@@ -18,19 +18,20 @@ use crate::{
     },
     store::{
         Accepted, Acted, ActedBy, CallbackAction, CallbackBacklog, CallbackEnd, CallbackHost,
-        Callbacks, Cancelled, ClaimedCallback, ClaimedNotification, CommandCommit, CommandCursor,
-        CommandFilter, CommandProgress, CommandRecord, CommittedCommands, ConditionChange,
-        ConditionReport, DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter,
-        DeadLetterGroup, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, DeadLetters, DecideAgain,
-        DecidedRuns, DueRecurring, EndedRemoved, Entering, Entry, EventFailure, EventProgress,
-        Execution, FoldDocuments, FoldRequest, ForeignMessage, GroupLag, Heads, Heartbeat,
-        HeldCommand, Hold, Housekeeping, Identity, Intake, JobMove, KeyName, Leftover,
-        LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob, NextDue, Notices,
-        NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey, ParkedKeys, PastOutcome,
-        Queries, Recurring, RecurringCommand, RecurringName, RecurringTerms, RejectedMessage,
-        Replay, ReplayAsked, ReplayProgress, ReplayStep, RetryRequest, SettledRuns, Store,
-        StoreError, StoredStreamEvent, Suspects, Taken, ViewAt, ViewCommit, ViewDocuments,
-        ViewRecord, Views, WaitingEvent, sqlite::SqliteStore,
+        Callbacks, CancelAnswer, Cancellation, Cancelled, CancelledBy, ClaimedCallback,
+        ClaimedNotification, CommandCommit, CommandCursor, CommandFilter, CommandProgress,
+        CommandRecord, CommittedCommands, ConditionChange, ConditionReport, DeadLetter,
+        DeadLetterCount, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup, DeadLetters,
+        DecideAgain, DecidedRuns, DueRecurring, EndedRemoved, Entering, Entry, EventFailure,
+        EventProgress, Execution, FoldDocuments, FoldRequest, ForeignMessage, GroupLag, Heads,
+        Heartbeat, HeldCommand, Hold, Housekeeping, Identity, Intake, Job, JobId, JobMove, Jobs,
+        KeyName, Leftover, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob,
+        NextDue, Notices, NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey,
+        ParkedKeys, PastOutcome, Queries, Recurring, RecurringCommand, RecurringName,
+        RecurringTerms, RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep,
+        RetryRequest, SettledRuns, Store, StoreError, StoredStreamEvent, Suspects, Taken,
+        UndecidedPage, ViewAt, ViewCommit, ViewDocuments, ViewRecord, Views, WaitingEvent, Walk,
+        sqlite::SqliteStore,
     },
 };
 
@@ -670,24 +671,30 @@ impl DeadLetters for SimulatedStore {
 }
 
 #[async_trait]
-impl DeadLetterJobs for SimulatedStore {
-    async fn create_job(&self, job: &NewJob) -> Result<DeadLetterJob, StoreError> {
+impl Jobs for SimulatedStore {
+    async fn create_job(&self, job: &NewJob) -> Result<Job, StoreError> {
         self.write("create_job", Noted::of(job), self.inner().create_job(job)).await
     }
 
-    async fn job(&self, id: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError> {
+    async fn create_walking_job(
+        &self,
+        job: &NewJob,
+        walk: &Walk,
+        total: i64,
+    ) -> Result<Job, StoreError> {
+        let made = self.inner().create_walking_job(job, walk, total);
+        self.write("create_walking_job", Noted::of(job), made).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.read(self.inner().job(id)).await
     }
 
-    async fn jobs(
-        &self,
-        after: Option<&str>,
-        limit: i64,
-    ) -> Result<Page<DeadLetterJob>, StoreError> {
+    async fn jobs(&self, after: Option<&str>, limit: i64) -> Result<Page<Job>, StoreError> {
         self.read(self.inner().jobs(after, limit)).await
     }
 
-    async fn cancel_job(&self, id: DeadLetterJobId) -> Result<Option<Cancelled>, StoreError> {
+    async fn cancel_job(&self, id: JobId) -> Result<Option<Cancelled>, StoreError> {
         self.write("cancel_job", Noted::of(&id), self.inner().cancel_job(id)).await
     }
 
@@ -695,21 +702,17 @@ impl DeadLetterJobs for SimulatedStore {
         &self,
         owner: MemberId,
         silent: Duration,
-    ) -> Result<Option<DeadLetterJob>, StoreError> {
+    ) -> Result<Option<Job>, StoreError> {
         self.write("claim_job", Noted::of(&owner), self.inner().claim_job(owner, silent)).await
     }
 
-    async fn next_of_job(
-        &self,
-        job: &DeadLetterJob,
-        limit: i64,
-    ) -> Result<Vec<DeadLetterId>, StoreError> {
+    async fn next_of_job(&self, job: &Job, limit: i64) -> Result<Vec<DeadLetterId>, StoreError> {
         self.read(self.inner().next_of_job(job, limit)).await
     }
 
     async fn move_job(
         &self,
-        id: DeadLetterJobId,
+        id: JobId,
         owner: MemberId,
         job_move: &JobMove,
     ) -> Result<(), StoreError> {
@@ -847,6 +850,22 @@ impl Callbacks for SimulatedStore {
         partitions: &[Partition],
     ) -> Result<CallbackBacklog, StoreError> {
         self.read(self.inner().callback_backlog(partitions)).await
+    }
+}
+
+#[async_trait]
+impl Cancellation for SimulatedStore {
+    async fn cancel_commands(
+        &self,
+        commands: &[CommandId],
+        by: &CancelledBy,
+    ) -> Result<Vec<CancelAnswer>, StoreError> {
+        let asked = Noted::of(&(commands, by));
+        self.write("cancel_commands", asked, self.inner().cancel_commands(commands, by)).await
+    }
+
+    async fn undecided(&self, walk: &Walk, limit: i64) -> Result<UndecidedPage, StoreError> {
+        self.read(self.inner().undecided(walk, limit)).await
     }
 }
 

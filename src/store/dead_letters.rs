@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(any(feature = "postgres", feature = "embedded"))]
 use uuid::Uuid;
 
-use super::{CommandRecord, DeadLetterJobId, FailedAttempt, Page, StoreError, StoredStreamEvent};
+use super::{CommandRecord, FailedAttempt, JobId, Page, StoreError, StoredStreamEvent};
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind, DeadLetterState},
     message::{
@@ -138,7 +138,7 @@ pub struct AuditEntry {
     /// Why.
     pub reason: Option<String>,
     /// The job that did it, if one did.
-    pub job: Option<DeadLetterJobId>,
+    pub job: Option<JobId>,
 }
 
 /// The group of callbacks' dead letters.
@@ -215,7 +215,7 @@ pub struct ActedBy {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JobStep {
     /// The job.
-    pub id: DeadLetterJobId,
+    pub id: JobId,
     /// Whose it is.
     pub owner: MemberId,
     /// The last letter of the step.

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    Hold, LetGo, NewCommand, NewDeadLetter, NewFailure, OwedCallback, SetAside, StoreError,
+    Hold, HoldState, LetGo, NewCommand, NewDeadLetter, NewFailure, OwedCallback, SetAside,
+    StoreError,
 };
 use crate::message::{
     CommandId, Failure, GroupName, MemberId, Metadata, Offset, Outcome, OutcomeStatus, Partition,
@@ -186,7 +187,8 @@ pub struct CommandCommit {
     pub messages: Vec<EventMessage>,
     /// Snapshots.
     pub snapshots: Vec<NewSnapshot>,
-    /// Commands that come back later.
+    /// Commands that come back later; one that has ended meanwhile, or is to wait and has ended →
+    /// [`Fence::Outcome`](super::Fence).
     pub set_aside: Vec<SetAside>,
     /// Attempts that failed.
     pub failures: Vec<NewFailure>,
@@ -214,6 +216,14 @@ impl CommandCommit {
     /// Whether the schedule gets rows that are due at once.
     pub(crate) fn schedules_now(&self) -> bool {
         !self.let_go.is_empty() || self.set_aside.iter().any(|aside| aside.delay_ms == 0)
+    }
+
+    /// The commands that are to come back or to wait.
+    #[cfg(any(feature = "postgres", feature = "embedded"))]
+    pub(super) fn coming_back(&self) -> impl Iterator<Item = (Partition, CommandId)> + '_ {
+        let aside = self.set_aside.iter().map(|aside| (aside.partition, aside.command_id));
+        let waits = self.holds.iter().filter(|hold| hold.state == HoldState::Waits);
+        aside.chain(waits.map(|hold| (hold.partition, hold.command_id)))
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Leftover {
     DeadLetters,
     /// What was done to dead letters.
     DeadLetterAudit,
+    /// Who cancelled commands.
+    Cancellations,
     /// Members that gave no sign of life.
     Members,
     /// Notifications that were sent or given up, and conditions that are over.
@@ -26,6 +28,7 @@ impl Leftover {
         match self {
             Self::DeadLetters => "dead_letters",
             Self::DeadLetterAudit => "dead_letter_audit",
+            Self::Cancellations => "cancellations",
             Self::Members => "members",
             Self::Notifications => "notifications",
         }

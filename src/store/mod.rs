@@ -5,13 +5,14 @@
 //! The traits are grouped by who uses them; [`Store`] is all of them together.
 
 mod callbacks;
-mod dead_letter_jobs;
+mod cancellation;
 mod dead_letters;
 mod error;
 mod execution;
 mod failures;
 mod housekeeping;
 mod intake;
+mod jobs;
 mod logs;
 mod members;
 mod notices;
@@ -35,9 +36,9 @@ pub use callbacks::{
     CallbackAction, CallbackBacklog, CallbackEnd, CallbackHost, Callbacks, ClaimedCallback,
     DeadCallback, MOST_COUNTED, OwedCallback,
 };
-pub use dead_letter_jobs::{
-    Canary, Cancelled, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, JobAction, JobMove,
-    JobState, NewJob,
+pub use cancellation::{
+    CancelAnswer, CancelFilter, CancelStep, Cancellation, CancelledBy, MOST_CANCELLED, Undecided,
+    UndecidedPage, Walk, Whereabouts,
 };
 pub use dead_letters::{
     Acted, ActedBy, AuditEntry, CALLBACKS, CallbackDetails, CommandEdit, DeadLetter,
@@ -52,6 +53,9 @@ pub use execution::{
 pub use failures::{FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside};
 pub use housekeeping::{CommandCursor, EndedRemoved, Housekeeping, Leftover};
 pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
+pub use jobs::{
+    Canary, Cancelled, Job, JobAction, JobFilter, JobId, JobMove, JobState, Jobs, NewJob,
+};
 pub use logs::{CommandEntry, Entry, EventEntry, ForeignMessage, Heads, LogKind, Logs};
 pub use members::{Heartbeat, Member, Members, Role};
 pub use notices::{
@@ -66,7 +70,7 @@ pub use parking::{
 };
 pub use queries::{
     CommandFilter, CommandProgress, CommandRecord, CommandStatus, MOST_FAILURES, Page, Queries,
-    StoredStreamEvent, ViewAt, ViewRecord,
+    StoredStreamEvent, UnknownStatus, ViewAt, ViewRecord,
 };
 pub use recurring::{
     CommandTemplate, DecidedRuns, DueRecurring, InvalidRecurringName, MissedRuns, NextDue,
@@ -120,7 +124,8 @@ pub trait Store:
     + Queries
     + Suspects
     + DeadLetters
-    + DeadLetterJobs
+    + Jobs
+    + Cancellation
     + ParkedKeys
     + Notices
     + Callbacks

@@ -36,6 +36,29 @@ impl CommandStatus {
     }
 }
 
+impl std::str::FromStr for CommandStatus {
+    type Err = UnknownStatus;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Ok(match word {
+            "scheduled" => Self::Scheduled,
+            "accepted" => Self::Accepted,
+            "waiting" => Self::Waiting,
+            "retrying" => Self::Retrying,
+            "succeeded" => Self::Ended(OutcomeStatus::Succeeded),
+            "rejected" => Self::Ended(OutcomeStatus::Rejected),
+            "dead" => Self::Ended(OutcomeStatus::Dead),
+            "cancelled" => Self::Ended(OutcomeStatus::Cancelled),
+            _ => return Err(UnknownStatus(word.to_owned())),
+        })
+    }
+}
+
+/// A word that is no status of commands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no status")]
+pub struct UnknownStatus(pub String);
+
 /// The facts that a command's status follows from, and nothing else: cheap to ask for many. While
 /// they stay the same, so does the status, whichever statuses there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +71,19 @@ pub struct CommandProgress {
     pub failed_attempt: i32,
     /// How it ended, and after how many attempts, if it did.
     pub ended: Option<(OutcomeStatus, i32)>,
+}
+
+impl CommandProgress {
+    /// Where the command is in its life.
+    pub fn status(self) -> CommandStatus {
+        match self.ended {
+            Some((status, _)) => CommandStatus::Ended(status),
+            None if self.scheduled => CommandStatus::Scheduled,
+            None if self.waiting => CommandStatus::Waiting,
+            None if self.failed_attempt > 0 => CommandStatus::Retrying,
+            None => CommandStatus::Accepted,
+        }
+    }
 }
 
 /// A command with all that is known of it.
@@ -69,6 +105,8 @@ pub struct CommandRecord {
     pub metadata: Metadata,
     /// Not to be started before.
     pub not_before: Option<Timestamp>,
+    /// Not to be started after.
+    pub not_after: Option<Timestamp>,
     /// What a repetition must repeat.
     pub content_hash: ContentHash,
     /// When it was accepted.
@@ -101,13 +139,7 @@ impl CommandRecord {
 
     /// Where it is in its life.
     pub fn status(&self) -> CommandStatus {
-        match &self.outcome {
-            Some(outcome) => CommandStatus::Ended(outcome.status),
-            None if self.scheduled => CommandStatus::Scheduled,
-            None if self.waiting => CommandStatus::Waiting,
-            None if self.failed_attempts > 0 => CommandStatus::Retrying,
-            None => CommandStatus::Accepted,
-        }
+        self.progress().status()
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     ingress::{Problem, ProblemCode},
-    message::{CommandId, OutcomeStatus, RawJson},
-    store::{CommandFilter, CommandRecord, CommandStatus},
+    message::{CommandId, RawJson},
+    store::{CommandFilter, CommandRecord, CommandStatus, UnknownStatus},
 };
 
 #[derive(Deserialize, IntoParams)]
@@ -107,15 +107,5 @@ pub(super) async fn list(
 }
 
 fn status(word: &str) -> Result<CommandStatus, Problem> {
-    Ok(match word {
-        "scheduled" => CommandStatus::Scheduled,
-        "accepted" => CommandStatus::Accepted,
-        "succeeded" => CommandStatus::Ended(OutcomeStatus::Succeeded),
-        "rejected" => CommandStatus::Ended(OutcomeStatus::Rejected),
-        "dead" => CommandStatus::Ended(OutcomeStatus::Dead),
-        "cancelled" => CommandStatus::Ended(OutcomeStatus::Cancelled),
-        "waiting" => CommandStatus::Waiting,
-        "retrying" => CommandStatus::Retrying,
-        _ => return Err(invalid(format!("`{word}` is no status"))),
-    })
+    word.parse().map_err(|error: UnknownStatus| invalid(error.to_string()))
 }

@@ -18,7 +18,7 @@ use crate::{
     message::{CommandId, Failure, Metadata, Position, Timestamp, Version},
     store::{
         AuditEntry, CallbackDetails, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterGroup,
-        DeadLetterJobId, PastOutcome, StoredStreamEvent,
+        JobId, PastOutcome, StoredStreamEvent,
     },
 };
 
@@ -292,7 +292,7 @@ struct AuditResource<'a> {
     reason: Option<&'a str>,
     /// The job that did it, if one did.
     #[schema(value_type = Option<uuid::Uuid>)]
-    job: Option<DeadLetterJobId>,
+    job: Option<JobId>,
 }
 
 impl<'a> DetailsResource<'a> {

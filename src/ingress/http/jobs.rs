@@ -1,4 +1,5 @@
-//! Retrying or discarding all dead letters that match, in the background.
+//! Jobs: retrying or discarding all dead letters that match, in the background, and what became of jobs
+//! of every kind.
 
 use axum::{
     extract::{Request, State},
@@ -22,8 +23,8 @@ use crate::{
     ingress::{Problem, ProblemCode},
     message::Timestamp,
     store::{
-        Cancelled, DeadLetterFilter, DeadLetterJob, DeadLetterJobId, JobAction, MOST_ACTED_ON,
-        NewJob,
+        Cancelled, DeadLetterFilter, Job, JobAction, JobFilter, JobId, MOST_ACTED_ON, NewJob,
+        StoreError,
     },
 };
 
@@ -63,22 +64,23 @@ with_filter! {
     }
 }
 
-/// A job over dead letters, and how far it is.
+/// A job, and how far it is.
 #[derive(Serialize, ToSchema)]
-#[schema(as = DeadLetterJob)]
+#[schema(as = Job)]
 pub(super) struct JobResource<'a> {
     #[schema(value_type = uuid::Uuid)]
-    id: DeadLetterJobId,
-    /// `retry` or `discard`.
+    id: JobId,
+    /// `retry` or `discard` (dead letters), `cancel` (commands).
     action: &'static str,
-    /// Which dead letters.
+    /// Which dead letters, or which commands.
     #[schema(value_type = Object)]
-    filter: &'a DeadLetterFilter,
+    filter: &'a JobFilter,
     /// `running`, `done`, `stopped` (its canary failed) or `cancelled`.
     state: &'static str,
     /// Why it stopped.
     note: Option<&'a str>,
-    /// How many matched when it was made; later ones are not touched.
+    /// How many matched when it was made; later ones are not touched. Commands are counted among 10,000 or
+    /// so; when there are more, it grows.
     total: i64,
     /// How many it has acted on.
     done: i64,
@@ -115,7 +117,7 @@ struct CanaryResource {
 }
 
 impl<'a> JobResource<'a> {
-    fn of(job: &'a DeadLetterJob) -> Self {
+    fn of(job: &'a Job) -> Self {
         let asked = &job.asked;
         Self {
             id: job.id,
@@ -169,7 +171,7 @@ pub(super) async fn retry(State(app): State<App>, request: Request) -> Result<Re
         broken.push(range("/max_failed_share", "must be 0 to 1".into()));
     }
     refuse(broken)?;
-    let action = JobAction::Retry;
+    let (action, filter) = (JobAction::Retry, JobFilter::DeadLetters(filter));
     make(&app, NewJob { action, filter, rate, canary, max_failed_share, who, reason }).await
 }
 
@@ -193,7 +195,8 @@ pub(super) async fn discard(State(app): State<App>, request: Request) -> Result<
     let mut broken = Vec::new();
     check_rate(rate, &mut broken);
     refuse(broken)?;
-    let (action, canary, max_failed_share) = (JobAction::Discard, 0, 1.0);
+    let (action, filter) = (JobAction::Discard, JobFilter::DeadLetters(filter));
+    let (canary, max_failed_share) = (0, 1.0);
     make(&app, NewJob { action, filter, rate, canary, max_failed_share, who, reason }).await
 }
 
@@ -214,7 +217,7 @@ async fn open_ones(app: &App, words: FilterWords) -> Result<DeadLetterFilter, Pr
     Ok(filter)
 }
 
-fn check_rate(rate: i32, broken: &mut Vec<RuleViolation>) {
+pub(super) fn check_rate(rate: i32, broken: &mut Vec<RuleViolation>) {
     if !(1..=HIGHEST_RATE).contains(&rate) {
         broken.push(range("/rate", format!("must be 1 to {HIGHEST_RATE}")));
     }
@@ -224,15 +227,20 @@ fn range(pointer: &str, message: String) -> RuleViolation {
     RuleViolation { pointer: pointer.into(), rule: "range".into(), message }
 }
 
-fn refuse(broken: Vec<RuleViolation>) -> Result<(), Problem> {
+pub(super) fn refuse(broken: Vec<RuleViolation>) -> Result<(), Problem> {
     let Some(first) = broken.first() else { return Ok(()) };
     let detail = format!("{}: {}", first.pointer, first.message);
     Err(Problem::new(ProblemCode::RuleViolation, detail).with_errors(broken))
 }
 
 async fn make(app: &App, job: NewJob) -> Result<Response, Problem> {
-    let made = app.store.create_job(&job).await.map_err(|error| match error {
-        crate::store::StoreError::Unknown(why) => Problem::new(ProblemCode::ActionUnknown, why),
+    answer(app, app.store.create_job(&job).await)
+}
+
+/// Answers with a job that was made, and wakes who works on it.
+pub(super) fn answer(app: &App, made: Result<Job, StoreError>) -> Result<Response, Problem> {
+    let made = made.map_err(|error| match error {
+        StoreError::Unknown(why) => Problem::new(ProblemCode::ActionUnknown, why),
         error => store_problem(error),
     })?;
     app.jobs.wake();
@@ -314,11 +322,11 @@ pub(super) async fn cancel(
     }
 }
 
-fn not_found(id: DeadLetterJobId) -> Problem {
+fn not_found(id: JobId) -> Problem {
     Problem::new(ProblemCode::JobNotFound, format!("no job has the id {id}"))
 }
 
 /// A job's id in a path.
-fn job_id(text: &str) -> Result<DeadLetterJobId, Problem> {
+fn job_id(text: &str) -> Result<JobId, Problem> {
     text.parse().map_err(|_| invalid(format!("`{text}` is no job id: ids are UUIDs")))
 }

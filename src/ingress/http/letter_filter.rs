@@ -82,15 +82,14 @@ pub(super) async fn read(app: &App, words: FilterWords) -> Result<DeadLetterFilt
     ] {
         no_nul(name, text.as_deref().unwrap_or_default())?;
     }
-    let (older, newer) =
-        (age("older_than", words.older_than)?, age("newer_than", words.newer_than)?);
+    let (died_before, died_after) = between(app, words.older_than, words.newer_than).await?;
     let kind = words.kind.as_deref().map(kind).transpose()?;
     let state = words.state.as_deref().map_or(Ok(Some(DeadLetterState::Open)), state)?;
     let (fingerprint, code) = match words.error {
         Some(error) if is_fingerprint(&error) => (Some(error), None),
         error => (None, error),
     };
-    let mut filter = DeadLetterFilter {
+    Ok(DeadLetterFilter {
         kind,
         group: words.group,
         type_name: words.type_name,
@@ -98,17 +97,26 @@ pub(super) async fn read(app: &App, words: FilterWords) -> Result<DeadLetterFilt
         code,
         fingerprint,
         state,
-        died_before: None,
-        died_after: None,
-    };
-    if older.is_some() || newer.is_some() {
-        let now = app.store.now().await.map_err(store_problem)?;
-        let ago = |age: Duration| now.checked_sub(age.try_into().ok()?);
-        // Nothing is older than time itself.
-        filter.died_before = older.map(|age| ago(age).unwrap_or(Timestamp::UNIX_EPOCH));
-        filter.died_after = newer.and_then(ago);
+        died_before,
+        died_after,
+    })
+}
+
+/// The times before which and after which something must have happened that is older and newer than
+/// these ages, by the store's clock.
+pub(super) async fn between(
+    app: &App,
+    older_than: Option<String>,
+    newer_than: Option<String>,
+) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
+    let (older, newer) = (age("older_than", older_than)?, age("newer_than", newer_than)?);
+    if older.is_none() && newer.is_none() {
+        return Ok((None, None));
     }
-    Ok(filter)
+    let now = app.store.now().await.map_err(store_problem)?;
+    let ago = |age: Duration| now.checked_sub(age.try_into().ok()?);
+    // Nothing is older than time itself.
+    Ok((older.map(|age| ago(age).unwrap_or(Timestamp::UNIX_EPOCH)), newer.and_then(ago)))
 }
 
 fn kind(word: &str) -> Result<DeadLetterKind, Problem> {

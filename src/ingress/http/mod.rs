@@ -3,6 +3,8 @@
 mod access;
 mod batch;
 mod body;
+mod cancel;
+mod cancel_all;
 mod commands;
 mod dead_letters;
 mod headers;
@@ -44,10 +46,10 @@ use super::{
     WatchSettings,
 };
 use crate::{
-    dead_letter::JobRunner,
     domain::{Registry, Service},
     http_server::{self, ServerLimits},
     immediate::AsyncCommandProcessor,
+    jobs::JobRunner,
     message::PartitionCount,
     observe::{Health, MetricsHandle, names},
     signals::Signals,

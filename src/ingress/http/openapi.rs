@@ -99,6 +99,15 @@ struct RecurringMetadataDraft {
     actor: Option<String>,
 }
 
+/// Why a command is cancelled.
+#[derive(ToSchema)]
+#[schema(as = Cancel)]
+pub(super) struct CancelDraft {
+    /// The command's outcome says it.
+    #[schema(max_length = 1000)]
+    reason: Option<String>,
+}
+
 /// How a dead letter is retried.
 #[derive(ToSchema)]
 #[schema(as = Retry)]
@@ -159,6 +168,7 @@ struct PlaceBody {
     paths(
         super::submit::submit, super::batch::submit_batch,
         super::commands::one, super::commands::list, super::watch::watch,
+        super::cancel::one, super::cancel_all::all,
         super::views::one, super::views::page, super::streams::events,
         super::types::list, super::types::one,
         super::operations::members, super::projections::projections, super::operations::cache,

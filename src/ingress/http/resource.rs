@@ -32,6 +32,14 @@ pub(super) struct CommandResource<'a> {
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     accepted_at: Timestamp,
+    /// Not started before it.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    not_before: Option<Timestamp>,
+    /// Not started after it: it ends as `cancelled` then, with the error `expired`.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    not_after: Option<Timestamp>,
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     completed_at: Option<Timestamp>,
@@ -106,6 +114,7 @@ pub(super) struct Known<'a> {
     pub(super) stream: &'a str,
     pub(super) lane: Lane,
     pub(super) not_before: Option<Timestamp>,
+    pub(super) not_after: Option<Timestamp>,
     pub(super) accepted_at: Timestamp,
 }
 
@@ -134,6 +143,8 @@ impl<'a> CommandResource<'a> {
             status: status.as_str(),
             attempts: outcome.map_or(0, |outcome| outcome.attempts),
             accepted_at: known.accepted_at,
+            not_before: known.not_before,
+            not_after: known.not_after,
             completed_at: outcome.map(|outcome| outcome.completed_at),
             outcome: outcome.map(|outcome| OutcomeResource {
                 positions: &outcome.positions,
@@ -153,6 +164,7 @@ impl<'a> CommandResource<'a> {
             stream: record.stream.as_str(),
             lane: record.lane,
             not_before: record.not_before,
+            not_after: record.not_after,
             accepted_at: record.accepted_at,
         };
         let status = record.status().as_str();

@@ -11,8 +11,8 @@ use axum::{
 use super::{
     App,
     access::{Allowed, ToOperate},
-    batch, commands, dead_letters, jobs, lanes, letter_actions, operations, projections, recurring,
-    respond, streams, submit, types, views, watch,
+    batch, cancel, cancel_all, commands, dead_letters, jobs, lanes, letter_actions, operations,
+    projections, recurring, respond, streams, submit, types, views, watch,
 };
 use crate::{
     ingress::{Problem, ProblemCode},
@@ -25,7 +25,8 @@ pub(super) fn router(app: App) -> Router {
     let api = Router::new()
         .route("/v1/commands", post(submit::submit).get(commands::list))
         .route("/v1/commands/batch", post(batch::submit_batch))
-        .route("/v1/commands/{id}", get(commands::one).delete(not_available))
+        .route("/v1/commands/cancel", post(cancel_all::all))
+        .route("/v1/commands/{id}", get(commands::one).delete(cancel::one))
         .route("/v1/commands/{id}/watch", get(watch::watch))
         .route("/v1/views/{view}", get(views::page))
         .route("/v1/views/{view}/{*key}", get(views::one))
@@ -64,7 +65,6 @@ pub(super) fn router(app: App) -> Router {
 /// Paths of the contract that a later release answers.
 fn promised(api: Router<App>) -> Router<App> {
     [
-        "/v1/commands/cancel",
         "/v1/commands/types/{type}/{action}",
         "/v1/projections/{name}/{action}",
         "/v1/sagas",

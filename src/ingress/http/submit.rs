@@ -81,6 +81,7 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
         stream: command.stream.clone(),
         not_before: command.not_before,
         lane: command.lane,
+        not_after: command.not_after,
     };
     if let Some(immediate) = app.immediate.as_ref().filter(|_| command.lane == Lane::Immediate) {
         return submit_immediate(app, immediate, command, sent, wait).await;
@@ -152,6 +153,7 @@ struct Sent {
     stream: StreamId,
     not_before: Option<Timestamp>,
     lane: Lane,
+    not_after: Option<Timestamp>,
 }
 
 impl Sent {
@@ -162,6 +164,7 @@ impl Sent {
             stream: self.stream.as_str(),
             lane: self.lane,
             not_before: self.not_before,
+            not_after: self.not_after,
             accepted_at: accepted.accepted_at,
         }
     }

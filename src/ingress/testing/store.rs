@@ -158,6 +158,7 @@ impl Intake for MemoryStore {
                     payload: command.payload,
                     metadata: command.metadata,
                     not_before: command.not_before,
+                    not_after: command.not_after,
                     content_hash: command.content_hash,
                     accepted_at,
                     scheduled: command.not_before.is_some_and(|at| at > accepted_at),
@@ -659,19 +660,44 @@ impl DeadLetters for MemoryStore {
 }
 
 #[async_trait]
-impl DeadLetterJobs for MemoryStore {
-    async fn create_job(&self, _: &NewJob) -> Result<DeadLetterJob, StoreError> {
+impl Jobs for MemoryStore {
+    async fn create_job(&self, _: &NewJob) -> Result<Job, StoreError> {
         unimplemented!()
     }
-    async fn job(&self, _: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError> {
+    async fn create_walking_job(
+        &self,
+        job: &NewJob,
+        walk: &Walk,
+        total: i64,
+    ) -> Result<Job, StoreError> {
+        drop(self.up()?);
+        Ok(Job {
+            id: JobId::generate(),
+            asked: job.clone(),
+            state: JobState::Running,
+            note: None,
+            newest: DeadLetterId(uuid::Uuid::nil()),
+            total,
+            done: 0,
+            failed: 0,
+            cursor: None,
+            walk: Some(walk.clone()),
+            canary: None,
+            owner: None,
+            heartbeat_at: None,
+            created_at: Timestamp::now_utc(),
+            finished_at: None,
+        })
+    }
+    async fn job(&self, _: JobId) -> Result<Option<Job>, StoreError> {
         drop(self.up()?);
         Ok(None)
     }
-    async fn jobs(&self, _: Option<&str>, _: i64) -> Result<Page<DeadLetterJob>, StoreError> {
+    async fn jobs(&self, _: Option<&str>, _: i64) -> Result<Page<Job>, StoreError> {
         drop(self.up()?);
         Ok(Page { items: Vec::new(), next: None })
     }
-    async fn cancel_job(&self, _: DeadLetterJobId) -> Result<Option<Cancelled>, StoreError> {
+    async fn cancel_job(&self, _: JobId) -> Result<Option<Cancelled>, StoreError> {
         drop(self.up()?);
         Ok(None)
     }
@@ -679,19 +705,15 @@ impl DeadLetterJobs for MemoryStore {
         &self,
         _: crate::message::MemberId,
         _: Duration,
-    ) -> Result<Option<DeadLetterJob>, StoreError> {
+    ) -> Result<Option<Job>, StoreError> {
         Ok(None)
     }
-    async fn next_of_job(
-        &self,
-        _: &DeadLetterJob,
-        _: i64,
-    ) -> Result<Vec<DeadLetterId>, StoreError> {
+    async fn next_of_job(&self, _: &Job, _: i64) -> Result<Vec<DeadLetterId>, StoreError> {
         unimplemented!()
     }
     async fn move_job(
         &self,
-        _: DeadLetterJobId,
+        _: JobId,
         _: crate::message::MemberId,
         _: &JobMove,
     ) -> Result<(), StoreError> {
@@ -840,6 +862,42 @@ impl Callbacks for MemoryStore {
     }
     async fn callback_backlog(&self, _: &[Partition]) -> Result<CallbackBacklog, StoreError> {
         Ok(CallbackBacklog::default())
+    }
+}
+
+#[async_trait]
+impl Cancellation for MemoryStore {
+    async fn cancel_commands(
+        &self,
+        commands: &[CommandId],
+        by: &CancelledBy,
+    ) -> Result<Vec<CancelAnswer>, StoreError> {
+        let mut inside = self.up()?;
+        let answer = |id: &CommandId| {
+            let Some(record) = inside.commands.get_mut(id) else { return CancelAnswer::NotFound };
+            if let Some(outcome) = &record.outcome {
+                return CancelAnswer::AlreadyEnded(outcome.status);
+            }
+            let ended = outcome(OutcomeStatus::Cancelled);
+            let positions = Vec::new();
+            record.outcome = Some(Outcome { positions, error: Some(by.failure()), ..ended });
+            CancelAnswer::Cancelled { command_type: record.command_type.clone() }
+        };
+        Ok(commands.iter().map(answer).collect())
+    }
+
+    async fn undecided(&self, walk: &Walk, limit: i64) -> Result<UndecidedPage, StoreError> {
+        let inside = self.up()?;
+        let open = inside.commands.values().filter(|record| record.outcome.is_none());
+        let open = open.filter(|record| walk.logs.iter().any(|(it, _)| *it == record.partition));
+        let commands = open.take(limit as usize).map(|record| Undecided {
+            partition: record.partition,
+            id: record.id,
+            command_type: record.command_type.clone(),
+            stream: record.stream.clone(),
+            accepted_at: record.accepted_at,
+        });
+        Ok(UndecidedPage { commands: commands.collect(), next: None })
     }
 }
 

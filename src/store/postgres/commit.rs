@@ -31,9 +31,10 @@ const COMMIT: &str = "
            $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, '{}', '{}', '{}', '{}',
            '{}', $27, $28, $29, $30, $31, $32, $33)";
 
-/// With what failed, came back or waits.
+/// With what failed, came back or waits. What is to come back must not have ended: it may have been
+/// cancelled since the executor read it. Looked at last, under the locks that the function took.
 const COMMIT_WITH_FAILURES: &str = "
-    SELECT v_heads, v_now
+    SELECT v_heads, v_now, adjutant.expect_no_outcome($35, $36)
       FROM adjutant.commit_commands($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
            $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
            $32, $33, $34)";
@@ -271,11 +272,14 @@ impl PostgresStore {
         let owed = OwedColumns::of(commit);
         let failures = failures::of(self, commit);
         let failures = failures.as_ref().map(failures::Failures::param);
+        let (back_partitions, back_commands) = failures::coming_back(commit);
         let mut params = columns.params();
         let function = match &failures {
             None => COMMIT,
             Some(failures) => {
                 params.push(failures);
+                params.push(&back_partitions);
+                params.push(&back_commands);
                 COMMIT_WITH_FAILURES
             }
         };

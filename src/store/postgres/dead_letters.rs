@@ -12,8 +12,8 @@ use crate::{
     },
     store::{
         Acted, ActedBy, AuditEntry, CallbackDetails, CommandEdit, DeadLetter, DeadLetterDetails,
-        DeadLetterFilter, DeadLetterGroup, DeadLetterJobId, DeadLetters, FailedAttempt,
-        MOST_GROUPS, Page, PastOutcome, Queries, RetryRequest, StoreError, StoredStreamEvent,
+        DeadLetterFilter, DeadLetterGroup, DeadLetters, FailedAttempt, JobId, MOST_GROUPS, Page,
+        PastOutcome, Queries, RetryRequest, StoreError, StoredStreamEvent,
         dead_letters::{MOST_HISTORY, id_cursor},
     },
 };
@@ -368,7 +368,7 @@ fn audit_entry(row: &PgRow) -> Result<AuditEntry, StoreError> {
         action: column(row, "action")?,
         who: column(row, "who")?,
         reason: column(row, "reason")?,
-        job: column::<Option<Uuid>>(row, "job_id")?.map(DeadLetterJobId),
+        job: column::<Option<Uuid>>(row, "job_id")?.map(JobId),
     })
 }
 

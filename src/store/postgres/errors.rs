@@ -60,6 +60,7 @@ fn from_answer(answer: &DbError) -> StoreError {
         "AJ006" => return StoreError::Fenced(Fence::Holds),
         "AJ008" => return StoreError::Fenced(Fence::Held),
         "AJ009" => return StoreError::Fenced(Fence::Before),
+        "AJ010" => return StoreError::Fenced(Fence::Outcome),
         "AJ041" => return StoreError::Fenced(Fence::Job),
         "AJ003" => return StoreError::ScopeViolated(answer.message().to_owned()),
         _ => {}

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::{PostgresStore, columns::Jsonb, pool};
 use crate::{
@@ -37,6 +38,11 @@ pub(super) fn of(store: &PostgresStore, commit: &CommandCommit) -> Option<Failur
     add("let_go", commit.let_go.iter().map(let_go).collect());
     add("holds", commit.holds.iter().map(|it| hold(store, it)).collect());
     (!fields.is_empty()).then(|| Failures(Value::Object(fields).to_string()))
+}
+
+/// The commands that are to come back or to wait: their partitions and ids.
+pub(super) fn coming_back(commit: &CommandCommit) -> (Vec<i16>, Vec<Uuid>) {
+    commit.coming_back().map(|(partition, id)| (partition.0, id.0)).unzip()
 }
 
 /// The parameter's text.

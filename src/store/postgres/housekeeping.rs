@@ -162,6 +162,12 @@ const AUDIT: &str = "
         SELECT id FROM (SELECT id, at FROM adjutant.dead_letter_audit ORDER BY id LIMIT $2) AS a
          WHERE a.at < statement_timestamp() - $1::bigint * interval '1 millisecond'))";
 
+/// The same.
+const CANCELLATIONS: &str = "
+    DELETE FROM adjutant.cancellations WHERE id = ANY(ARRAY(
+        SELECT id FROM (SELECT id, at FROM adjutant.cancellations ORDER BY id LIMIT $2) AS a
+         WHERE a.at < statement_timestamp() - $1::bigint * interval '1 millisecond'))";
+
 /// The table holds a row a process: no index needed.
 const MEMBERS: &str = "
     DELETE FROM adjutant.members WHERE id IN (
@@ -249,6 +255,7 @@ impl Housekeeping for PostgresStore {
         match what {
             Leftover::DeadLetters => self.remove(DEAD_LETTERS, &[&millis(age), &limit]).await,
             Leftover::DeadLetterAudit => self.remove(AUDIT, &[&millis(age), &limit]).await,
+            Leftover::Cancellations => self.remove(CANCELLATIONS, &[&millis(age), &limit]).await,
             Leftover::Members => self.remove(MEMBERS, &[&millis(age), &limit]).await,
             Leftover::Notifications => {
                 let client = self.hot().await?;

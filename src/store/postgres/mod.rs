@@ -6,10 +6,10 @@
 
 mod append;
 mod callbacks;
+mod cancellation;
 mod columns;
 mod commit;
 mod dead_letter_actions;
-mod dead_letter_jobs;
 mod dead_letters;
 mod entering;
 mod errors;
@@ -17,6 +17,7 @@ mod failures;
 mod hints;
 mod housekeeping;
 mod intake;
+mod jobs;
 mod logs;
 mod members;
 mod migrate;

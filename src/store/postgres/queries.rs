@@ -20,7 +20,8 @@ macro_rules! select_command {
     ($from:literal) => {
         concat!(
             "SELECT c.id, c.partition, c.stream, c.type, c.lane, c.payload::text AS payload,
-                    c.metadata::text AS metadata, c.not_before, c.content_hash, c.accepted_at,
+                    c.metadata::text AS metadata, c.not_before, c.not_after, c.content_hash,
+                    c.accepted_at,
                     EXISTS (SELECT 1 FROM adjutant.schedule s WHERE s.bucket = c.bucket
                              AND s.command_id = c.id AND s.reason = 'not_before') AS scheduled,
                     EXISTS (SELECT 1 FROM adjutant.holds h WHERE h.partition = c.partition
@@ -308,6 +309,7 @@ fn command(row: &PgRow) -> Result<CommandRecord, StoreError> {
         payload: RawJson::from_trusted(column(row, "payload")?),
         metadata: columns::metadata(column(row, "metadata")?)?,
         not_before: column(row, "not_before")?,
+        not_after: column(row, "not_after")?,
         content_hash: columns::content_hash(column(row, "content_hash")?)?,
         accepted_at: column(row, "accepted_at")?,
         scheduled: column(row, "scheduled")?,

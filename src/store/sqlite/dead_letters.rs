@@ -15,8 +15,8 @@ use crate::{
     message::{Attempt, CommandId, Failure, GroupName, Offset, RawJson, Version},
     store::{
         Acted, ActedBy, AuditEntry, CommandEdit, DeadLetter, DeadLetterDetails, DeadLetterFilter,
-        DeadLetterGroup, DeadLetterJobId, DeadLetters, FailedAttempt, MOST_GROUPS, Page,
-        PastOutcome, RetryRequest, StoreError,
+        DeadLetterGroup, DeadLetters, FailedAttempt, JobId, MOST_GROUPS, Page, PastOutcome,
+        RetryRequest, StoreError,
         dead_letters::{MOST_HISTORY, check_size, id_cursor},
         stored::{failure as maybe_failure, parse},
     },
@@ -389,6 +389,6 @@ fn audit_entry(row: &Row<'_>) -> Result<AuditEntry, StoreError> {
         action: column(row, 1)?,
         who: column(row, 2)?,
         reason: column(row, 3)?,
-        job: column::<Option<[u8; 16]>>(row, 4)?.map(|id| DeadLetterJobId(Uuid::from_bytes(id))),
+        job: column::<Option<[u8; 16]>>(row, 4)?.map(|id| JobId(Uuid::from_bytes(id))),
     })
 }

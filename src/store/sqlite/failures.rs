@@ -22,6 +22,9 @@ const SCHEDULE: &str = "
     INSERT INTO schedule (partition, due_at, command_id, reason, attempt, first_offset, edit)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
+/// Served by the primary key.
+const ENDED: &str = "SELECT 1 FROM outcomes WHERE partition = ?1 AND command_id = ?2";
+
 const FAILED: &str = "
     INSERT INTO attempts (partition, command_id, attempt, error, failed_at, next_due_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -111,6 +114,12 @@ impl Transaction<'_> {
     }
 
     pub(super) fn write_failures(&self, commit: &CommandCommit) -> Result<(), StoreError> {
+        for (partition, command) in commit.coming_back() {
+            let ended = self.exists(ENDED, params![partition.0, command.0.as_bytes()])?;
+            if ended && !planted!(EndedSetAside) {
+                return Err(StoreError::Fenced(Fence::Outcome));
+            }
+        }
         for aside in &commit.set_aside {
             self.set_aside(aside)?;
         }

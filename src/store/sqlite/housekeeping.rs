@@ -99,6 +99,11 @@ const AUDIT: &str = "
     DELETE FROM dead_letter_audit WHERE id IN (
         SELECT id FROM (SELECT id, at FROM dead_letter_audit ORDER BY id LIMIT ?2) WHERE at < ?1)";
 
+/// The same.
+const CANCELLATIONS: &str = "
+    DELETE FROM cancellations WHERE id IN (
+        SELECT id FROM (SELECT id, at FROM cancellations ORDER BY id LIMIT ?2) WHERE at < ?1)";
+
 /// The table holds a row a process: no index needed.
 const MEMBERS: &str = "
     DELETE FROM members WHERE id IN (
@@ -183,6 +188,7 @@ impl Housekeeping for SqliteStore {
             let sql = match what {
                 Leftover::DeadLetters => DEAD_LETTERS,
                 Leftover::DeadLetterAudit => AUDIT,
+                Leftover::Cancellations => CANCELLATIONS,
                 Leftover::Members => MEMBERS,
                 Leftover::Notifications => {
                     let over = transaction.execute(CONDITIONS, [before])?;

@@ -10,10 +10,10 @@
 
 mod append;
 mod callbacks;
+mod cancellation;
 mod clock;
 mod commit;
 mod dead_letter_actions;
-mod dead_letter_jobs;
 mod dead_letters;
 mod engine;
 mod entering;
@@ -24,6 +24,7 @@ mod failures;
 mod housekeeping;
 mod intake;
 mod job;
+mod jobs;
 mod logs;
 mod members;
 mod notices;

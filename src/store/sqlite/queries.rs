@@ -34,7 +34,7 @@ macro_rules! select_command {
                     COALESCE((SELECT max(a.attempt) FROM attempts a
                                WHERE a.partition = c.partition AND a.command_id = c.id), 0),
                     o.status, o.first_offset, o.events, o.version, o.reply, o.error, o.attempts,
-                    o.completed_at
+                    o.completed_at, c.not_after
                FROM ",
             $from,
             " LEFT JOIN outcomes o ON o.partition = c.partition AND o.command_id = c.id "
@@ -275,6 +275,7 @@ fn command(row: &Row<'_>) -> Result<CommandRecord, StoreError> {
         payload: RawJson::from_trusted(column(row, 5)?),
         metadata: stored::metadata(column::<Option<String>>(row, 6)?.as_deref())?,
         not_before: maybe_time(row, 7)?,
+        not_after: maybe_time(row, 21)?,
         content_hash: stored::content_hash(&column::<Vec<u8>>(row, 8)?)?,
         accepted_at: time(row, 9)?,
         scheduled: column(row, 10)?,

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0006_immediate_lane.sql"),
     include_str!("../../../migrations/sqlite/0007_recurring.sql"),
     include_str!("../../../migrations/sqlite/0008_callbacks.sql"),
+    include_str!("../../../migrations/sqlite/0009_cancellation.sql"),
 ];
 
 /// `PRAGMA application_id` of our files: "ADJT".

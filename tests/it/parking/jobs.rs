@@ -7,7 +7,7 @@ use adjutant::{
     ingress::IngressSettings,
     message::MemberId,
     store::{
-        Acted, ActedBy, DeadLetterFilter, DeadLetterJobs, DeadLetters, JobAction, JobState,
+        Acted, ActedBy, DeadLetterFilter, DeadLetters, JobAction, JobFilter, Jobs, JobState,
         JobStep, NewJob, RetryRequest,
     },
 };
@@ -39,7 +39,7 @@ async fn a_job_that_is_taken_up_asks_for_what_its_last_owner_left_out() {
             DeadLetterFilter { state: Some(DeadLetterState::Open), ..DeadLetterFilter::default() };
         let asked = NewJob {
             action,
-            filter: open,
+            filter: JobFilter::DeadLetters(open),
             rate: 1_000,
             canary: 0,
             max_failed_share: 0.5,
@@ -60,6 +60,7 @@ async fn a_job_that_is_taken_up_asks_for_what_its_last_owner_left_out() {
                 store.retry_dead_commands(&requests, &by).await
             }
             JobAction::Discard => store.discard_dead_letters(&letters, &by).await,
+            JobAction::Cancel => panic!("no action on dead letters"),
         };
         assert_eq!(acted.expect("step"), [Acted::ParkedKey; 4]);
         assert_eq!(store.job(made.id).await.expect("look").expect("is there").done, 4);

@@ -6,7 +6,7 @@ use adjutant::{
     dead_letter::{DeadLetterId, DeadLetterState},
     message::{Failure, MemberId},
     store::{
-        Acted, ActedBy, Cancelled, DeadLetter, DeadLetterFilter, DeadLetterJob, Fence, JobAction,
+        Acted, ActedBy, Cancelled, DeadLetter, DeadLetterFilter, Fence, Job, JobAction, JobFilter,
         JobMove, JobState, JobStep, NewJob, RetryRequest, Store,
     },
 };
@@ -19,7 +19,10 @@ const SILENT: Duration = Duration::from_secs(10);
 fn new_job(action: JobAction) -> NewJob {
     NewJob {
         action,
-        filter: DeadLetterFilter { state: Some(DeadLetterState::Open), ..Default::default() },
+        filter: JobFilter::DeadLetters(DeadLetterFilter {
+            state: Some(DeadLetterState::Open),
+            ..Default::default()
+        }),
         rate: 1_000,
         canary: 2,
         max_failed_share: 0.5,
@@ -42,7 +45,7 @@ fn ids(letters: &[DeadLetter]) -> Vec<DeadLetterId> {
 
 async fn step(
     store: &Arc<dyn Store>,
-    job: &DeadLetterJob,
+    job: &Job,
     owner: MemberId,
     letters: &[DeadLetterId],
     canary: bool,
@@ -60,6 +63,7 @@ async fn step(
             store.retry_dead_commands(&requests, &by).await
         }
         JobAction::Discard => store.discard_dead_letters(letters, &by).await,
+        JobAction::Cancel => panic!("not of dead letters"),
     }
 }
 
@@ -75,9 +79,12 @@ pub async fn a_job_sees_the_letters_that_were_there_and_match(open: Open) {
         .collect();
     letters[3].state = DeadLetterState::Discarded;
     truth.sql.bury(&letters).await;
-    let filter =
-        DeadLetterFilter { key: Some("counter/c1".into()), ..new_job(JobAction::Retry).filter };
-    let asked = NewJob { filter, ..new_job(JobAction::Retry) };
+    let filter = DeadLetterFilter {
+        state: Some(DeadLetterState::Open),
+        key: Some("counter/c1".into()),
+        ..Default::default()
+    };
+    let asked = NewJob { filter: JobFilter::DeadLetters(filter), ..new_job(JobAction::Retry) };
     let job = store.create_job(&asked).await.expect("make");
     assert_eq!((job.total, job.done, job.failed, &job.asked), (4, 0, 0, &asked));
     assert_eq!(store.job(job.id).await.expect("look").as_ref(), Some(&job));
@@ -90,7 +97,7 @@ pub async fn a_job_sees_the_letters_that_were_there_and_match(open: Open) {
     let expected = [1, 5, 7, 9].map(|n| letters[n].id);
     assert_eq!(store.next_of_job(&job, 10).await.expect("next"), expected, "oldest first");
     assert_eq!(store.next_of_job(&job, 2).await.expect("next"), expected[..2]);
-    let further = DeadLetterJob { cursor: Some(expected[1]), ..job.clone() };
+    let further = Job { cursor: Some(expected[1]), ..job.clone() };
     assert_eq!(store.next_of_job(&further, 10).await.expect("next"), expected[2..]);
 
     let newest = store.jobs(None, 1).await.expect("list");
@@ -218,6 +225,6 @@ pub async fn a_cancelled_job_does_nothing_more(open: Open) {
     assert!(store.claim_job(owner, Duration::ZERO).await.expect("claim").is_none());
     let again = store.cancel_job(made.id).await.expect("cancel");
     assert_eq!(again, Some(Cancelled::Ended(cancelled)));
-    let unknown = adjutant::store::DeadLetterJobId::generate();
+    let unknown = adjutant::store::JobId::generate();
     assert_eq!(store.cancel_job(unknown).await.expect("cancel"), None);
 }

@@ -3,13 +3,16 @@
 
 mod accepting;
 mod calling_back;
+mod cancellation;
 mod cancelling;
 mod committing;
 mod correcting;
+mod deadlines;
 mod entering;
 mod executing;
 mod failing;
 mod keeping;
+mod lane;
 mod letter_jobs;
 mod letters;
 mod look;
@@ -17,10 +20,12 @@ mod membership;
 mod noticing;
 mod parking;
 mod querying;
+mod racing;
 mod recurring;
 mod relaying;
 mod suspecting;
 mod viewing;
+mod walking;
 
 #[cfg(feature = "embedded")]
 mod sqlite;
@@ -266,6 +271,37 @@ conformance! {
             an_end_that_was_taken_back_can_still_be_told,
             what_waits_is_counted,
             a_command_whose_callback_waits_for_a_person_is_kept,
+        ]
+        cancellation: [
+            a_command_is_cancelled_once_wherever_it_is,
+            each_of_many_is_answered,
+            whoever_executes_a_cancelled_command_writes_nothing,
+            a_cancelled_command_does_not_come_back,
+            what_a_cancelled_command_held_goes_on,
+            whoever_holds_a_cancelled_command_is_fenced,
+            cancelling_and_executing_at_once_is_one_of_them,
+            a_command_that_fifty_cancel_at_once_is_cancelled_by_one,
+            the_reply_tells_that_it_was_cancelled,
+            a_dead_letter_that_was_retried_is_resolved_by_a_cancellation,
+        ]
+        racing: [
+            of_cancelling_and_executing_exactly_one_wins,
+        ]
+        deadlines: [
+            a_deadline_that_passes_while_nobody_executes_ends_the_command,
+            a_retry_that_is_due_after_the_deadline_does_not_take_place,
+            a_strict_command_that_expires_lets_go_of_those_behind,
+            a_strict_command_that_is_late_does_not_wait,
+            a_delayed_command_that_comes_late_is_not_started,
+            the_immediate_lane_starts_nothing_that_is_late,
+            the_immediate_lane_executes_nothing_that_is_cancelled,
+            an_attempt_under_way_has_no_effect_when_its_command_is_cancelled,
+        ]
+        walking: [
+            a_walk_meets_every_command_that_has_not_ended,
+            a_walk_misses_nothing_that_moves,
+            a_step_of_a_walking_job_moves_it,
+            who_cancelled_is_kept_for_as_long_as_the_audit,
         ]
         cancelling: [
             an_accept_whose_caller_went_away_is_whole_or_nothing,

@@ -2,7 +2,7 @@
 
 use adjutant::{
     message::{Attempt, Offset, Partition, Route},
-    store::{CommandCommit, LogKind, RejectedMessage, SetAside, Store},
+    store::{CommandCommit, Fence, LogKind, RejectedMessage, SetAside, Store},
 };
 
 use super::{
@@ -156,8 +156,13 @@ pub async fn a_schedule_row_of_a_command_that_ended_runs_nothing(open: Open) {
         "both are gone"
     );
     // Nothing but orphans: they go all the same.
-    let alone = CommandCommit { set_aside: vec![aside(ended.id)], ..CommandCommit::default() };
-    store.commit_commands(alone).await.expect("set aside");
+    let alone = |id| CommandCommit { set_aside: vec![aside(id)], ..CommandCommit::default() };
+    store.commit_commands(alone(waiting.id)).await.expect("set aside");
+    let mut commit = appended(store, "a", 2);
+    commit.outcomes[0].command_id = waiting.id;
+    store.commit_commands(commit).await.expect("commit");
+    let ended = store.commit_commands(alone(ended.id)).await;
+    look::assert_fenced(ended, Fence::Outcome);
     assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 1);
     assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 0);
     assert_eq!(look::gapless(store, LogKind::Commands).await, 3);

@@ -1,4 +1,4 @@
-//! Jobs over dead letters.
+//! Jobs: those that people ask for. What callers hand to the writer is in `job`.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::{
     dead_letter::DeadLetterId,
     message::MemberId,
     store::{
-        Canary, Cancelled, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, Fence, JobAction,
-        JobMove, JobState, NewJob, Page, StoreError,
+        Canary, Cancelled, Fence, Job, JobAction, JobFilter, JobId, JobMove, JobState, Jobs,
+        NewJob, Page, StoreError, Walk,
         dead_letters::id_cursor,
         stored::{json_text, parse},
     },
@@ -34,15 +34,15 @@ const TOTAL: &str = concat!(
 
 const CREATE: &str = "
     INSERT INTO dead_letter_jobs (id, action, filter, rate, canary, max_failed_share, who, reason,
-                                  state, newest, total, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?10, ?11)";
+                                  state, newest, total, created_at, walk)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?10, ?11, ?12)";
 
 macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, action, filter, rate, canary, max_failed_share, who, reason, state, note,
                     total, done, failed, cursor, canary_commands, canary_since, canary_died, owner,
-                    heartbeat_at, created_at, finished_at, newest FROM dead_letter_jobs ",
+                    heartbeat_at, created_at, finished_at, newest, walk FROM dead_letter_jobs ",
             $rest
         )
     };
@@ -82,21 +82,33 @@ const MOVE: &str = "
      WHERE id = ?1 AND owner = ?2 AND state = 1";
 
 #[async_trait]
-impl DeadLetterJobs for SqliteStore {
-    async fn create_job(&self, job: &NewJob) -> Result<DeadLetterJob, StoreError> {
-        let (job, made) = (job.clone(), DeadLetterJobId::generate());
-        self.engine.write(move |it| it.create_job(&job, made)).await
+impl Jobs for SqliteStore {
+    async fn create_job(&self, job: &NewJob) -> Result<Job, StoreError> {
+        let (job, made) = (job.clone(), JobId::generate());
+        let created = self.engine.write(move |it| {
+            let newest = it.first(NEWEST, (), |row| id(row, 0))?;
+            let filter = Bound::of(job.filter.dead_letters()?);
+            let total = it.number(TOTAL, &*filter.with(&[]))?;
+            it.create_job(&job, made, newest, total, None)
+        });
+        created.await
     }
 
-    async fn job(&self, job: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError> {
+    async fn create_walking_job(
+        &self,
+        job: &NewJob,
+        walk: &Walk,
+        total: i64,
+    ) -> Result<Job, StoreError> {
+        let (job, walk, made) = (job.clone(), json_text(walk)?, JobId::generate());
+        self.engine.write(move |it| it.create_job(&job, made, None, total, Some(walk))).await
+    }
+
+    async fn job(&self, job: JobId) -> Result<Option<Job>, StoreError> {
         self.engine.read(move |it| it.job(job)).await
     }
 
-    async fn jobs(
-        &self,
-        after: Option<&str>,
-        limit: i64,
-    ) -> Result<Page<DeadLetterJob>, StoreError> {
+    async fn jobs(&self, after: Option<&str>, limit: i64) -> Result<Page<Job>, StoreError> {
         let cursor = id_cursor(after)?;
         let page = self.engine.read(move |it| {
             let items = it.all(LIST, params![cursor.as_bytes(), limit], read)?;
@@ -106,7 +118,7 @@ impl DeadLetterJobs for SqliteStore {
         page.await
     }
 
-    async fn cancel_job(&self, job: DeadLetterJobId) -> Result<Option<Cancelled>, StoreError> {
+    async fn cancel_job(&self, job: JobId) -> Result<Option<Cancelled>, StoreError> {
         let cancelled = self.engine.write(move |it| {
             let now = it.execute(CANCEL, params![job.0.as_bytes(), it.now])? > 0;
             let job = it.job(job)?;
@@ -119,7 +131,7 @@ impl DeadLetterJobs for SqliteStore {
         &self,
         owner: MemberId,
         silent: Duration,
-    ) -> Result<Option<DeadLetterJob>, StoreError> {
+    ) -> Result<Option<Job>, StoreError> {
         let silent = i64::try_from(silent.as_micros()).unwrap_or(i64::MAX);
         // Looked at first, so that idle processes do not write.
         let is_free = move |it: &Transaction<'_>| it.exists(FREE, [it.now.saturating_sub(silent)]);
@@ -137,12 +149,8 @@ impl DeadLetterJobs for SqliteStore {
         claimed.await
     }
 
-    async fn next_of_job(
-        &self,
-        job: &DeadLetterJob,
-        limit: i64,
-    ) -> Result<Vec<DeadLetterId>, StoreError> {
-        let filter = Bound::of(&job.asked.filter);
+    async fn next_of_job(&self, job: &Job, limit: i64) -> Result<Vec<DeadLetterId>, StoreError> {
+        let filter = Bound::of(job.asked.filter.dead_letters()?);
         let after = job.cursor.map_or(Uuid::nil(), |cursor| cursor.0).into_bytes();
         let newest = job.newest.0.into_bytes();
         let made = super::clock::to_micros(job.created_at);
@@ -156,7 +164,7 @@ impl DeadLetterJobs for SqliteStore {
 
     async fn move_job(
         &self,
-        job: DeadLetterJobId,
+        job: JobId,
         owner: MemberId,
         job_move: &JobMove,
     ) -> Result<(), StoreError> {
@@ -175,10 +183,14 @@ impl DeadLetterJobs for SqliteStore {
 }
 
 impl Transaction<'_> {
-    fn create_job(&self, job: &NewJob, made: DeadLetterJobId) -> Result<DeadLetterJob, StoreError> {
-        let newest = self.first(NEWEST, (), |row| id(row, 0))?;
-        let filter = Bound::of(&job.filter);
-        let total = self.number(TOTAL, &*filter.with(&[]))?;
+    fn create_job(
+        &self,
+        job: &NewJob,
+        made: JobId,
+        newest: Option<Uuid>,
+        total: i64,
+        walk: Option<String>,
+    ) -> Result<Job, StoreError> {
         self.execute(
             CREATE,
             params![
@@ -192,13 +204,14 @@ impl Transaction<'_> {
                 storable::maybe_text(job.reason.as_deref())?,
                 newest.map(Uuid::into_bytes),
                 total,
-                self.now
+                self.now,
+                walk,
             ],
         )?;
         self.job(made)?.ok_or_else(|| StoreError::Internal("no job was made".into()))
     }
 
-    fn job(&self, job: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError> {
+    fn job(&self, job: JobId) -> Result<Option<Job>, StoreError> {
         self.first(ONE, [job.0.as_bytes()], read)
     }
 }
@@ -207,20 +220,21 @@ fn maybe_id(row: &Row<'_>, i: usize) -> Result<Option<Uuid>, StoreError> {
     Ok(column::<Option<[u8; 16]>>(row, i)?.map(Uuid::from_bytes))
 }
 
-fn read(row: &Row<'_>) -> Result<DeadLetterJob, StoreError> {
+fn read(row: &Row<'_>) -> Result<Job, StoreError> {
     let unknown = |what: &str, code: i16| StoreError::Corrupt(format!("there is no {what} {code}"));
     let (action, state) = (column::<i16>(row, 1)?, column::<i16>(row, 8)?);
+    let action = JobAction::from_code(action).ok_or_else(|| unknown("job action", action))?;
     let canary = match (column::<Option<String>>(row, 14)?, maybe_time(row, 15)?) {
         (Some(commands), Some(since)) => {
             Some(Canary { commands: parse(&commands)?, since, died_again: column(row, 16)? })
         }
         _ => None,
     };
-    Ok(DeadLetterJob {
-        id: DeadLetterJobId(id(row, 0)?),
+    Ok(Job {
+        id: JobId(id(row, 0)?),
         asked: NewJob {
-            action: JobAction::from_code(action).ok_or_else(|| unknown("job action", action))?,
-            filter: parse(&column::<String>(row, 2)?)?,
+            action,
+            filter: JobFilter::parse(action, &column::<String>(row, 2)?)?,
             rate: column(row, 3)?,
             canary: column(row, 4)?,
             max_failed_share: column(row, 5)?,
@@ -234,6 +248,7 @@ fn read(row: &Row<'_>) -> Result<DeadLetterJob, StoreError> {
         done: column(row, 11)?,
         failed: column(row, 12)?,
         cursor: maybe_id(row, 13)?.map(DeadLetterId),
+        walk: column::<Option<String>>(row, 22)?.map(|walk| parse(&walk)).transpose()?,
         canary,
         owner: maybe_id(row, 17)?.map(MemberId),
         heartbeat_at: maybe_time(row, 18)?,

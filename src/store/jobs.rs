@@ -1,5 +1,6 @@
-//! Jobs: retrying or discarding all dead letters that match, in the background. Whoever has the role
-//! ingress runs them; a job whose owner died is taken over and goes on where it was.
+//! Jobs: retrying or discarding all dead letters that match, or cancelling all commands that match, in
+//! the background. Whoever has the role ingress runs them; a job whose owner died is taken over and
+//! goes on where it was.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{DeadLetterFilter, Page, StoreError};
+use super::{CancelFilter, DeadLetterFilter, Page, StoreError, Walk};
 use crate::{
     dead_letter::DeadLetterId,
     message::{CommandId, MemberId, Partition, Timestamp},
@@ -16,22 +17,22 @@ use crate::{
 /// Names a job (UUID version 7: newer ones sort behind older ones).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct DeadLetterJobId(pub Uuid);
+pub struct JobId(pub Uuid);
 
-impl DeadLetterJobId {
+impl JobId {
     /// A new one.
     pub fn generate() -> Self {
         Self(crate::chance::new_id())
     }
 }
 
-impl fmt::Display for DeadLetterJobId {
+impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl FromStr for DeadLetterJobId {
+impl FromStr for JobId {
     type Err = uuid::Error;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
@@ -64,12 +65,14 @@ macro_rules! words {
 }
 
 words! {
-    /// What a job does with each letter.
+    /// What a job does.
     JobAction {
-        /// Executes it again.
+        /// Executes dead letters again.
         Retry = 1 "retry",
-        /// Gives it up.
+        /// Gives dead letters up.
         Discard = 2 "discard",
+        /// Calls commands off.
+        Cancel = 3 "cancel",
     }
 }
 
@@ -87,13 +90,48 @@ words! {
     }
 }
 
+/// What a job acts on: what matches when it is made, nothing that comes later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum JobFilter {
+    /// Open dead letters.
+    DeadLetters(DeadLetterFilter),
+    /// Commands that have not ended.
+    Commands(CancelFilter),
+}
+
+impl JobFilter {
+    /// Of a job over dead letters.
+    #[cfg(any(feature = "postgres", feature = "embedded"))]
+    pub(super) fn dead_letters(&self) -> Result<&DeadLetterFilter, StoreError> {
+        match self {
+            Self::DeadLetters(filter) => Ok(filter),
+            Self::Commands(_) => {
+                Err(StoreError::Internal("a job over commands has no dead letters".to_owned()))
+            }
+        }
+    }
+
+    /// As it is stored.
+    #[cfg(any(feature = "postgres", feature = "embedded"))]
+    pub(super) fn parse(action: JobAction, text: &str) -> Result<Self, StoreError> {
+        let parsed = match action {
+            JobAction::Retry | JobAction::Discard => {
+                serde_json::from_str(text).map(Self::DeadLetters)
+            }
+            JobAction::Cancel => serde_json::from_str(text).map(Self::Commands),
+        };
+        parsed.map_err(|error| StoreError::Corrupt(format!("the filter of a job: {error}")))
+    }
+}
+
 /// A job to make.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewJob {
     /// What to do.
     pub action: JobAction,
-    /// With which letters: those that are open and match when the job is made, no later ones.
-    pub filter: DeadLetterFilter,
+    /// With what.
+    pub filter: JobFilter,
     /// At most this many a second.
     pub rate: i32,
     /// This many first; what becomes of them decides about the rest. 0: no canary.
@@ -119,9 +157,9 @@ pub struct Canary {
 
 /// A job.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DeadLetterJob {
+pub struct Job {
     /// Its id.
-    pub id: DeadLetterJobId,
+    pub id: JobId,
     /// What was asked for.
     pub asked: NewJob,
     /// Where it is in its life.
@@ -130,7 +168,7 @@ pub struct DeadLetterJob {
     pub note: Option<String>,
     /// The newest letter when it was made.
     pub newest: DeadLetterId,
-    /// How many letters matched when it was made.
+    /// How many matched when it was made. Of commands not all may have been counted: it grows then.
     pub total: i64,
     /// How many it has acted on.
     pub done: i64,
@@ -138,6 +176,8 @@ pub struct DeadLetterJob {
     pub failed: i64,
     /// The last letter that it has dealt with.
     pub cursor: Option<DeadLetterId>,
+    /// Where it goes on in its walk over the commands that have not ended.
+    pub walk: Option<Walk>,
     /// What became of its canary, once it was sent.
     pub canary: Option<Canary>,
     /// Who works on it.
@@ -150,7 +190,7 @@ pub struct DeadLetterJob {
     pub finished_at: Option<Timestamp>,
 }
 
-impl DeadLetterJob {
+impl Job {
     /// Whether its first letters, whose fate decides about the rest, are still to be sent.
     pub fn needs_canary(&self) -> bool {
         self.asked.action == JobAction::Retry && self.asked.canary > 0 && self.canary.is_none()
@@ -179,50 +219,48 @@ pub enum JobMove {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cancelled {
     /// It is cancelled, by this call.
-    Now(DeadLetterJob),
+    Now(Job),
     /// It had ended before.
-    Ended(DeadLetterJob),
+    Ended(Job),
 }
 
 /// Jobs. What its owner writes is fenced: [`super::Fence::Job`] if it is not the owner any more, or the
 /// job was cancelled.
 #[async_trait]
-pub trait DeadLetterJobs: Send + Sync {
-    /// Makes a job. What matches is counted, and bounded, here and now.
-    async fn create_job(&self, job: &NewJob) -> Result<DeadLetterJob, StoreError>;
+pub trait Jobs: Send + Sync {
+    /// Makes a job over dead letters. What matches is counted, and bounded, here and now.
+    async fn create_job(&self, job: &NewJob) -> Result<Job, StoreError>;
+
+    /// Makes a job over commands, which begins with this step of its walk. `total`: how many match, as
+    /// far as they were counted.
+    async fn create_walking_job(
+        &self,
+        job: &NewJob,
+        walk: &Walk,
+        total: i64,
+    ) -> Result<Job, StoreError>;
 
     /// One job.
-    async fn job(&self, id: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError>;
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
     /// Jobs, newest first, from a cursor on.
-    async fn jobs(
-        &self,
-        after: Option<&str>,
-        limit: i64,
-    ) -> Result<Page<DeadLetterJob>, StoreError>;
+    async fn jobs(&self, after: Option<&str>, limit: i64) -> Result<Page<Job>, StoreError>;
 
     /// Calls a job off. What it has done stays done.
-    async fn cancel_job(&self, id: DeadLetterJobId) -> Result<Option<Cancelled>, StoreError>;
+    async fn cancel_job(&self, id: JobId) -> Result<Option<Cancelled>, StoreError>;
 
     /// Takes up a job that nobody works on, or whose owner has been silent for `silent`.
-    async fn claim_job(
-        &self,
-        owner: MemberId,
-        silent: Duration,
-    ) -> Result<Option<DeadLetterJob>, StoreError>;
+    async fn claim_job(&self, owner: MemberId, silent: Duration)
+    -> Result<Option<Job>, StoreError>;
 
-    /// The next letters of a job, oldest first: open, matching, behind its cursor, and there when it
-    /// was made.
-    async fn next_of_job(
-        &self,
-        job: &DeadLetterJob,
-        limit: i64,
-    ) -> Result<Vec<DeadLetterId>, StoreError>;
+    /// The next letters of a job over dead letters, oldest first: open, matching, behind its cursor, and
+    /// there when it was made.
+    async fn next_of_job(&self, job: &Job, limit: i64) -> Result<Vec<DeadLetterId>, StoreError>;
 
     /// The owner says how the job goes on.
     async fn move_job(
         &self,
-        id: DeadLetterJobId,
+        id: JobId,
         owner: MemberId,
         job_move: &JobMove,
     ) -> Result<(), StoreError>;

@@ -1,4 +1,5 @@
-//! Jobs over dead letters. Their steps move them, too: see `migrations/0004_dead_letter_jobs.sql`.
+//! Jobs. Their steps move them, too: see `migrations/0004_dead_letter_jobs.sql` and
+//! `migrations/0009_cancellation.sql`.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind, DeadLetterState},
     message::MemberId,
     store::{
-        Canary, Cancelled, DeadLetterFilter, DeadLetterJob, DeadLetterJobId, DeadLetterJobs, Fence,
-        JobAction, JobMove, JobState, NewJob, Page, StoreError, dead_letters::id_cursor,
+        Canary, Cancelled, DeadLetterFilter, Fence, Job, JobAction, JobFilter, JobId, JobMove,
+        JobState, Jobs, NewJob, Page, StoreError, Walk, dead_letters::id_cursor,
     },
 };
 
@@ -26,7 +27,7 @@ macro_rules! columns {
         "j.id, j.action, j.filter::text, j.rate, j.canary, j.max_failed_share, j.who, j.reason,
          j.state, j.note, j.total, j.done, j.failed, j.cursor, j.canary_commands::text,
          j.canary_since, j.canary_died, j.owner, j.heartbeat_at, j.created_at, j.finished_at,
-         j.newest"
+         j.newest, j.walk::text"
     };
 }
 
@@ -41,6 +42,15 @@ const CREATE: &str = concat!(
             (SELECT count(*) FROM adjutant.dead_letters d WHERE d.state = 1 AND ",
     fits!(),
     "), clock_timestamp() RETURNING ",
+    columns!()
+);
+
+const CREATE_WALKING: &str = concat!(
+    "INSERT INTO adjutant.dead_letter_jobs AS j
+         (id, action, filter, rate, canary, max_failed_share, who, reason, state, walk, total,
+          created_at)
+     SELECT $1::uuid, $2::smallint, $3::jsonb, $4::integer, $5::integer, $6::float8, $7::text,
+            $8::text, 1, $9::jsonb, $10::bigint, clock_timestamp() RETURNING ",
     columns!()
 );
 
@@ -97,11 +107,12 @@ const MOVE: &str = "
     RETURNING 1";
 
 #[async_trait]
-impl DeadLetterJobs for PostgresStore {
-    async fn create_job(&self, job: &NewJob) -> Result<DeadLetterJob, StoreError> {
+impl Jobs for PostgresStore {
+    async fn create_job(&self, job: &NewJob) -> Result<Job, StoreError> {
+        let letters = job.filter.dead_letters()?;
         let filter = json_text(&job.filter)?;
         let own: [&(dyn ToSql + Sync); 8] = [
-            &DeadLetterJobId::generate().0,
+            &JobId::generate().0,
             &job.action.code(),
             &Jsonb(&filter),
             &job.rate,
@@ -110,27 +121,44 @@ impl DeadLetterJobs for PostgresStore {
             &job.who,
             &job.reason,
         ];
-        let rows = self.with_filter(CREATE, &job.filter, &own).await?;
-        let made = rows.first().ok_or_else(|| StoreError::Internal("no job was made".into()))?;
-        read(made)
+        let rows = self.with_filter(CREATE, letters, &own).await?;
+        made(&rows)
     }
 
-    async fn job(&self, id: DeadLetterJobId) -> Result<Option<DeadLetterJob>, StoreError> {
+    async fn create_walking_job(
+        &self,
+        job: &NewJob,
+        walk: &Walk,
+        total: i64,
+    ) -> Result<Job, StoreError> {
+        let (filter, walk) = (json_text(&job.filter)?, json_text(walk)?);
+        let params: [&(dyn ToSql + Sync); 10] = [
+            &JobId::generate().0,
+            &job.action.code(),
+            &Jsonb(&filter),
+            &job.rate,
+            &job.canary,
+            &job.max_failed_share,
+            &job.who,
+            &job.reason,
+            &Jsonb(&walk),
+            &total,
+        ];
+        made(&self.rows(CREATE_WALKING, &params).await?)
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.rows(ONE, &[&id.0]).await?.first().map(read).transpose()
     }
 
-    async fn jobs(
-        &self,
-        after: Option<&str>,
-        limit: i64,
-    ) -> Result<Page<DeadLetterJob>, StoreError> {
+    async fn jobs(&self, after: Option<&str>, limit: i64) -> Result<Page<Job>, StoreError> {
         let rows = self.rows(LIST, &[&id_cursor(after)?, &limit]).await?;
         let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let last = items.last().filter(|_| items.len() as i64 == limit);
         Ok(Page { next: last.map(|job| job.id.to_string()), items })
     }
 
-    async fn cancel_job(&self, id: DeadLetterJobId) -> Result<Option<Cancelled>, StoreError> {
+    async fn cancel_job(&self, id: JobId) -> Result<Option<Cancelled>, StoreError> {
         if let Some(row) = self.rows(CANCEL, &[&id.0]).await?.first() {
             return Ok(Some(Cancelled::Now(read(row)?)));
         }
@@ -141,25 +169,21 @@ impl DeadLetterJobs for PostgresStore {
         &self,
         owner: MemberId,
         silent: Duration,
-    ) -> Result<Option<DeadLetterJob>, StoreError> {
+    ) -> Result<Option<Job>, StoreError> {
         let silent = i64::try_from(silent.as_millis()).unwrap_or(i64::MAX);
         self.rows(CLAIM, &[&owner.0, &silent]).await?.first().map(read).transpose()
     }
 
-    async fn next_of_job(
-        &self,
-        job: &DeadLetterJob,
-        limit: i64,
-    ) -> Result<Vec<DeadLetterId>, StoreError> {
+    async fn next_of_job(&self, job: &Job, limit: i64) -> Result<Vec<DeadLetterId>, StoreError> {
         let after = job.cursor.map_or(Uuid::nil(), |cursor| cursor.0);
         let own: [&(dyn ToSql + Sync); 4] = [&after, &job.newest.0, &job.created_at, &limit];
-        let rows = self.with_filter(NEXT, &job.asked.filter, &own).await?;
+        let rows = self.with_filter(NEXT, job.asked.filter.dead_letters()?, &own).await?;
         Ok(rows.iter().map(|row| DeadLetterId(row.get(0))).collect())
     }
 
     async fn move_job(
         &self,
-        id: DeadLetterJobId,
+        id: JobId,
         owner: MemberId,
         job_move: &JobMove,
     ) -> Result<(), StoreError> {
@@ -212,9 +236,14 @@ impl PostgresStore {
     }
 }
 
-fn read(row: &Row) -> Result<DeadLetterJob, StoreError> {
+fn made(rows: &[Row]) -> Result<Job, StoreError> {
+    read(rows.first().ok_or_else(|| StoreError::Internal("no job was made".into()))?)
+}
+
+fn read(row: &Row) -> Result<Job, StoreError> {
     let unknown = |what: &str, code: i16| StoreError::Corrupt(format!("there is no {what} {code}"));
     let (action, state): (i16, i16) = (row.get(1), row.get(8));
+    let action = JobAction::from_code(action).ok_or_else(|| unknown("job action", action))?;
     let commands: Option<&str> = row.get(14);
     let canary = match (commands, row.get::<_, Option<time::OffsetDateTime>>(15)) {
         (Some(commands), Some(since)) => {
@@ -222,11 +251,11 @@ fn read(row: &Row) -> Result<DeadLetterJob, StoreError> {
         }
         _ => None,
     };
-    Ok(DeadLetterJob {
-        id: DeadLetterJobId(row.get(0)),
+    Ok(Job {
+        id: JobId(row.get(0)),
         asked: NewJob {
-            action: JobAction::from_code(action).ok_or_else(|| unknown("job action", action))?,
-            filter: parse(row.get(2))?,
+            action,
+            filter: JobFilter::parse(action, row.get(2))?,
             rate: row.get(3),
             canary: row.get(4),
             max_failed_share: row.get(5),
@@ -240,6 +269,7 @@ fn read(row: &Row) -> Result<DeadLetterJob, StoreError> {
         done: row.get(11),
         failed: row.get(12),
         cursor: row.get::<_, Option<Uuid>>(13).map(DeadLetterId),
+        walk: row.get::<_, Option<&str>>(22).map(parse).transpose()?,
         canary,
         owner: row.get::<_, Option<Uuid>>(17).map(MemberId),
         heartbeat_at: row.get(18),

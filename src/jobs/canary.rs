@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     message::{MemberId, OutcomeStatus},
-    store::{Canary, DeadLetterJob, JobMove, JobState, Store, StoreError},
+    store::{Canary, Job, JobMove, JobState, Store, StoreError},
 };
 
 /// How long a job waits for the outcomes of its canary.
@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// that it lives.
 pub(super) async fn judge(
     store: &dyn Store,
-    job: &DeadLetterJob,
+    job: &Job,
     canary: &Canary,
     owner: MemberId,
 ) -> Result<JobMove, StoreError> {
