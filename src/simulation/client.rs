@@ -141,6 +141,11 @@ impl Clients {
             };
             draft["not_before"] = json!(rfc3339(self.world.clock.now() + wait));
         }
+        if dice.happens(400) {
+            let due = if draft.get("not_before").is_some() { 5_000 } else { 0 };
+            let within = Duration::from_millis(due) + dice.millis(0, 3_000);
+            draft["not_after"] = json!(rfc3339(self.world.clock.now() + within));
+        }
         (draft, dice.happens(1_500))
     }
 

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Dice, Evidence, History, Scenario, SimulationError, SimulationSettings,
+    canceller::{self, Canceller},
     checks::{self, Heard},
     client::{Clients, INTAKE, Memory, REPLIES},
     harm::{Harm, Target},
@@ -39,6 +40,8 @@ use crate::{
 const PARTITIONS: i64 = 4;
 /// How long a healed service may take until everything is done, in simulated time.
 const PATIENCE: Duration = Duration::from_mins(3);
+/// How many call commands off.
+const CANCELLERS: usize = 2;
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -99,9 +102,20 @@ async fn run(
             AbortOnDropHandle::new(tokio::spawn(person.work()))
         })
         .collect();
+<<<<<<< ours
     let validator = Validator::new(service.registry().clone());
     let recurring = Arc::new(Recurrences::new(world.clone(), scenario.clone(), validator));
     let setting = tokio::spawn(recurring.clone().set());
+=======
+    let told = canceller::Heard::default();
+    let cancellers: Vec<_> = (0..CANCELLERS)
+        .map(|i| {
+            let (name, heard) = (format!("canceller-{i}"), told.clone());
+            let canceller = Canceller { world: world.clone(), name, heard };
+            AbortOnDropHandle::new(tokio::spawn(canceller.work()))
+        })
+        .collect();
+>>>>>>> theirs
     let memory = send_all(&world, &scenario, &service, settings).await;
 
     world.disarm();
@@ -113,7 +127,7 @@ async fn run(
     if let Some(rest) = until_idle(&world, &service, &recurring).await {
         violations.push(format!("stuck {PATIENCE:?} after everything was healed: {rest}"));
     }
-    for person in people {
+    for person in people.into_iter().chain(cancellers) {
         person.abort();
         if let Err(error) = person.await
             && !error.is_cancelled()
@@ -132,9 +146,14 @@ async fn run(
     let memory = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
     let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
     let done = std::mem::take(&mut *done.lock().unwrap_or_else(PoisonError::into_inner));
+<<<<<<< ours
     let (dead_letters, runs) = (dead_letters(&world), recurring.runs());
     let heard = Heard { memory, replies, dead_letters, done, runs };
     violations.extend(recurring.check(&evidence).await?);
+=======
+    let cancelled = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+    let heard = Heard { memory, replies, dead_letters: dead_letters(&world), done, cancelled };
+>>>>>>> theirs
     violations.extend(checks::all(&service, &evidence, &heard));
     let scenario = scenario.lock().unwrap_or_else(PoisonError::into_inner);
     violations.extend(scenario.check(&evidence));
@@ -145,6 +164,7 @@ async fn run(
         steps: trace.steps(),
         commands: evidence.commands.len(),
         succeeded: evidence.outcomes.iter().filter(|outcome| outcome.status == 1).count(),
+        cancelled: evidence.outcomes.iter().filter(|outcome| outcome.status == 4).count(),
         simulated: world.clock.elapsed(),
         faults: world.faults(),
         violations,

@@ -15,6 +15,7 @@
 //! because here each call is one step; the conformance tests look for those under real concurrency.
 
 mod broker;
+mod canceller;
 pub mod checks;
 mod client;
 mod dice;
@@ -39,9 +40,9 @@ pub use history::simulate;
 #[cfg(feature = "planted-bugs")]
 pub use crate::planted::{Bug, Planted};
 pub use crate::store::sqlite::evidence::{
-    AttemptFact, AuditFact, CheckpointFact, CommandFact, DeadLetterFact, DiscardFact, DocumentFact,
-    EditFact, EventFact, Evidence, HoldFact, LogFact, OutcomeFact, ParkedFact, PastOutcomeFact,
-    ReferenceFact,
+    AttemptFact, AuditFact, CancellationFact, CheckpointFact, CommandFact, DeadLetterFact,
+    DiscardFact, DocumentFact, EditFact, EventFact, Evidence, HoldFact, LogFact, OutcomeFact,
+    ParkedFact, PastOutcomeFact, ReferenceFact,
 };
 use crate::{domain::Service, store::StoreError};
 
@@ -93,6 +94,8 @@ pub struct History {
     pub commands: usize,
     /// How many of them were executed and did not end in a rejection.
     pub succeeded: usize,
+    /// How many of them were called off, or expired.
+    pub cancelled: usize,
     /// How much time passed in it.
     pub simulated: Duration,
     /// What went wrong, how often.

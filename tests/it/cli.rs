@@ -10,6 +10,7 @@ use adjutant::{
     ingress::{AccessRole, IngressSettings, TokenSettings},
     message::CommandId,
     signals::Signals,
+    store::Intake as _,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -271,6 +272,63 @@ async fn an_operator_looks_at_dead_letters_and_acts_on_them() {
     let discard_all = ["discard", "--all", "--reason", "x", "--yes", "--no-wait"];
     let done = run(&discard_all).await;
     assert!(done.code == 0 && done.out.contains("total"), "{} {}", done.out, done.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_cancels_commands() {
+    let database = Database::migrated().await;
+    let store = database.store().await;
+    let settings = IngressSettings::default();
+    let api = Api::start(domain::service(), store.clone(), &Signals::default(), settings);
+    let send = ["send", "counter.add", "counter/a", r#"{"amount":5}"#];
+    let not_after = "2100-01-01T00:00:00Z";
+    let sent = adjutant(&api, &[&send[..], &["--not-after", not_after, "--json"]].concat()).await;
+    assert_eq!((sent.code, &sent.json()["not_after"]), (0, &json!(not_after)), "{}", sent.err);
+    let id = sent.json()["id"].as_str().expect("an id").to_owned();
+    assert!(adjutant(&api, &["status", &id]).await.out.contains(not_after));
+    let past = adjutant(&api, &[&send[..], &["--not-after", "yesterday"]].concat()).await;
+    assert_eq!(past.code, 1, "{}", past.err);
+
+    let done = adjutant(&api, &["cancel", &id, "--reason", "sent twice"]).await;
+    assert!(
+        done.code == 0 && done.out.contains("called off by anonymous: sent twice"),
+        "{}",
+        done.err
+    );
+    let done = adjutant(&api, &["cancel", &id]).await;
+    assert_eq!((done.code, done.err.contains("already_cancelled")), (1, true), "{}", done.err);
+    let other = adjutant(&api, &[&send[..], &["--json"]].concat()).await;
+    let other = other.json()["id"].as_str().expect("an id").to_owned();
+    let done = adjutant(&api, &["cancel", &id, &other, "--json"]).await;
+    assert_eq!((done.code, &done.json()["status"]), (1, &json!("cancelled")), "{}", done.err);
+    assert!(done.err.contains("1 of 2 were not cancelled"), "{}", done.err);
+
+    for wrong in [
+        &["cancel"][..],
+        &["cancel", "nonsense"],
+        &["cancel", &id, "--type", "counter.add"],
+        &["cancel", &id, "--all"],
+        &["cancel", "--all", "--type", "counter.add"],
+        &["cancel", &id, "--rate", "5"],
+        // Nobody can be asked.
+        &["cancel", "--all"],
+    ] {
+        let done = adjutant(&api, wrong).await;
+        assert_eq!(done.code, 2, "{wrong:?}: {}", done.err);
+    }
+    let done = adjutant(&api, &["cancel", "--status", "dead", "--yes"]).await;
+    assert_eq!((done.code, done.err.contains("/status")), (1, true), "{}", done.err);
+
+    let commands: Vec<_> = (0..30).map(|n| commands::add(&format!("c{}", n % 3), 1)).collect();
+    store.accept(commands).await.expect("accept");
+    let some = ["cancel", "--type", "counter.add", "--stream", "counter/c1", "--newer-than", "1h"];
+    let done = adjutant(&api, &[&some[..], &["--yes", "--json", "--reason", "x"]].concat()).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!((&done.json()["action"], &done.json()["done"]), (&json!("cancel"), &json!(10)));
+    let done = adjutant(&api, &["cancel", "--all", "--yes", "--no-wait", "--rate", "10000"]).await;
+    assert!(done.code == 0 && done.out.contains("cancel"), "{} {}", done.out, done.err);
+    let jobs = adjutant(&api, &["jobs", "list"]).await;
+    assert_eq!(jobs.out.matches("cancel").count(), 2, "{}", jobs.out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

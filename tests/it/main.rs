@@ -10,7 +10,11 @@
 
 mod amqp_intake;
 mod broker;
+<<<<<<< ours
 mod callbacks;
+=======
+mod cancellation;
+>>>>>>> theirs
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "embedded")]

@@ -1,4 +1,4 @@
-//! `jobs`, and the jobs that `dead-letters retry --all` and `discard --all` make.
+//! `jobs`, and the jobs that `dead-letters retry --all`, `discard --all` and `cancel` make.
 
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _},
@@ -74,9 +74,13 @@ pub(crate) async fn run(api: &Api, output: &Output, task: Task) -> Result<(), Fa
     }
 }
 
-/// What is asked for of all dead letters that match.
+/// What is asked for of all that match.
 pub(crate) struct Asked {
     pub(crate) action: &'static str,
+    /// Of what, in the API's paths.
+    pub(crate) what: &'static str,
+    /// The same, for people.
+    pub(crate) meant: &'static str,
     pub(crate) yes: bool,
     pub(crate) wait: bool,
 }
@@ -89,9 +93,9 @@ pub(crate) async fn make(
     body: Value,
 ) -> Result<(), Failure> {
     if !asked.yes {
-        confirm(asked.action, &body)?;
+        confirm(&asked, &body)?;
     }
-    let request = api.request(Method::POST, &["dead-letters", asked.action])?;
+    let request = api.request(Method::POST, &[asked.what, asked.action])?;
     let job = api.json(request.json(&body)).await?;
     let id = plain(&job["id"]);
     if !asked.wait {
@@ -99,19 +103,20 @@ pub(crate) async fn make(
         return Ok(());
     }
     if !output.is_json() {
-        note(&format!("job {id}: {} dead letters", plain(&job["total"])));
+        note(&format!("job {id}: {} {}", plain(&job["total"]), asked.meant));
     }
     follow(api, output, &id).await
 }
 
 /// Asks whether it is meant, where somebody can answer.
-fn confirm(action: &str, body: &Value) -> Result<(), Failure> {
+fn confirm(asked: &Asked, body: &Value) -> Result<(), Failure> {
+    let Asked { action, meant, .. } = asked;
     if !std::io::stdin().is_terminal() {
         let text = format!("{action} all that match {body}? Say --yes: nobody can be asked here");
         return Err(Failure::Usage(text));
     }
     let mut stderr = std::io::stderr();
-    let asked = write!(stderr, "{action} all open dead letters that match {body}? [y/N] ");
+    let asked = write!(stderr, "{action} all {meant} that match {body}? [y/N] ");
     asked.and_then(|()| stderr.flush()).map_err(Failure::io("standard error"))?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(Failure::io("standard input"))?;
@@ -153,6 +158,12 @@ async fn follow(api: &Api, output: &Output, id: &str) -> Result<(), Failure> {
     output.value(&job, describe);
     match (job["state"].as_str(), job["failed"].as_u64()) {
         (Some("done"), Some(0)) => Ok(()),
+        (Some("done"), Some(ended)) if job["action"] == "cancel" => {
+            if !output.is_json() {
+                note(&format!("{ended} commands had ended before they could be cancelled"));
+            }
+            Ok(())
+        }
         (Some("done"), failed) => {
             let failed = failed.unwrap_or_default();
             Err(Failure::No(format!("{failed} dead letters could not be acted on")))

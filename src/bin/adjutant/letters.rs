@@ -230,7 +230,9 @@ async fn retry(api: &Api, output: &Output, retry: Retry) -> Result<(), Failure> 
         body.extend(retry.rate.map(|rate| ("rate".to_owned(), rate.into())));
         body.extend(retry.canary.map(|canary| ("canary".to_owned(), canary.into())));
         body.extend(retry.max_failed_share.map(|it| ("max_failed_share".to_owned(), it.into())));
-        let asked = jobs::Asked { action: "retry", yes: retry.yes, wait: !retry.no_wait };
+        let (what, meant) = ("dead-letters", "open dead letters");
+        let asked =
+            jobs::Asked { action: "retry", what, meant, yes: retry.yes, wait: !retry.no_wait };
         return jobs::make(api, output, asked, Value::Object(body)).await;
     };
     refuse_filter(&retry.filter)?;
@@ -248,7 +250,14 @@ async fn discard(api: &Api, output: &Output, discard: Discard) -> Result<(), Fai
         let mut body = discard.filter.body();
         body.insert("reason".to_owned(), discard.reason.into());
         body.extend(discard.rate.map(|rate| ("rate".to_owned(), rate.into())));
-        let asked = jobs::Asked { action: "discard", yes: discard.yes, wait: !discard.no_wait };
+        let (what, meant) = ("dead-letters", "open dead letters");
+        let asked = jobs::Asked {
+            action: "discard",
+            what,
+            meant,
+            yes: discard.yes,
+            wait: !discard.no_wait,
+        };
         return jobs::make(api, output, asked, Value::Object(body)).await;
     };
     refuse_filter(&discard.filter)?;

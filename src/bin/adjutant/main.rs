@@ -4,6 +4,7 @@
 //! 3 the service cannot be reached or failed; 4 not finished in time.
 
 mod api;
+mod cancel;
 mod events;
 mod export;
 mod failure;
@@ -56,6 +57,8 @@ enum Task {
     Status(status::Arguments),
     /// Show each change of a command as it comes, until it has ended.
     Watch(watch::Arguments),
+    /// Cancel commands that have not ended: those with these ids, or all that match.
+    Cancel(cancel::Arguments),
     /// Show the live processes, their roles and partitions.
     Members,
     /// Show how far each projection is, and the keys that are parked in it.
@@ -69,10 +72,14 @@ enum Task {
     /// Look at dead letters, retry or discard them.
     #[command(subcommand)]
     DeadLetters(letters::Task),
+<<<<<<< ours
     /// Commands that are sent again and again: set, look, pause, remove.
     #[command(subcommand)]
     Recurring(recurring::Task),
     /// Jobs that retry or discard all dead letters that match.
+=======
+    /// Jobs that retry or discard all dead letters, or cancel all commands, that match.
+>>>>>>> theirs
     #[command(subcommand)]
     Jobs(jobs::Task),
 }
@@ -97,6 +104,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Task::Send(send) => send::run(&api, output, send).await,
         Task::Status(status) => status::run(&api, output, status).await,
         Task::Watch(watch) => watch::run(&api, output, watch).await,
+        Task::Cancel(cancel) => cancel::run(&api, output, cancel).await,
         Task::Members => members::run(&api, output).await,
         Task::Projections(arguments) => projections::run(&api, output, arguments).await,
         Task::Views(task) => views::run(&api, output, task).await,

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(required_unless_present = "file")]
     payload: Option<String>,
     /// Send a file of commands instead, one JSON object a line; `-` is standard input.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["command_type", "id", "key", "expected_version", "not_before", "actor", "correlation_id"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["command_type", "id", "key", "expected_version", "not_before", "not_after", "actor", "correlation_id"])]
     file: Option<PathBuf>,
     /// Wait up to this many seconds for outcomes.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// Do not start it before this time (RFC 3339).
     #[arg(long)]
     not_before: Option<String>,
+    /// Do not start it after this time (RFC 3339): it ends as cancelled.
+    #[arg(long)]
+    not_after: Option<String>,
     /// Who asks.
     #[arg(long)]
     actor: Option<String>,
@@ -99,6 +102,7 @@ fn command(arguments: &Arguments) -> Result<Value, Failure> {
         ("payload", Some(payload)),
         ("expected_version", arguments.expected_version.map(|version| json!(version))),
         ("not_before", arguments.not_before.as_ref().map(|time| json!(time))),
+        ("not_after", arguments.not_after.as_ref().map(|time| json!(time))),
         ("metadata", (!metadata.is_empty()).then_some(Value::Object(metadata))),
     ];
     let present = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));

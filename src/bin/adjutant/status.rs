@@ -69,6 +69,8 @@ pub(crate) fn describe(command: &Value) -> String {
         ("stream", plain(&command["stream"])),
         ("status", plain(&command["status"])),
         ("accepted", plain(&command["accepted_at"])),
+        ("not before", plain(&command["not_before"])),
+        ("not after", plain(&command["not_after"])),
         ("completed", plain(&command["completed_at"])),
         ("attempts", plain(&command["attempts"])),
         ("positions", plain(&outcome["positions"])),

@@ -873,6 +873,9 @@ impl Cancellation for MemoryStore {
         by: &CancelledBy,
     ) -> Result<Vec<CancelAnswer>, StoreError> {
         let mut inside = self.up()?;
+        if let Some(Script::Fail(error)) = inside.script.pop_front() {
+            return Err(error("scripted".into()));
+        }
         let answer = |id: &CommandId| {
             let Some(record) = inside.commands.get_mut(id) else { return CancelAnswer::NotFound };
             if let Some(outcome) = &record.outcome {

@@ -21,7 +21,9 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
     for event in &evidence.events {
         streams.entry(&event.stream).or_default().push(event);
     }
-    let outcomes: BTreeMap<Uuid, _> = evidence.outcomes.iter().map(|it| (it.command, it)).collect();
+    // What was cancelled was not decided.
+    let decided = evidence.outcomes.iter().filter(|outcome| outcome.status != 4);
+    let outcomes: BTreeMap<Uuid, _> = decided.map(|it| (it.command, it)).collect();
     let commands: BTreeMap<Uuid, _> = evidence.commands.iter().map(|it| (it.id, it)).collect();
     // The newest correction is what was executed last.
     let edits: BTreeMap<Uuid, &str> =

@@ -23,8 +23,9 @@ fn attempts(evidence: &Evidence, violations: &mut Vec<String>) {
     }
     for outcome in &evidence.outcomes {
         let failed = failed.remove(&outcome.command).unwrap_or_default();
-        let is_dead = outcome.status == 3;
-        let count = outcome.attempts - i32::from(!is_dead);
+        // The last attempt of what is dead failed, too; what is cancelled has no other.
+        let all_failed = matches!(outcome.status, 3 | 4);
+        let count = outcome.attempts - i32::from(!all_failed);
         if failed != (1..=count).collect::<Vec<_>>() {
             violations.push(format!(
                 "{}: its outcome (status {}) counts {} attempts; {failed:?} failed",

@@ -3,6 +3,7 @@
 //!
 //! Later parts of the service add theirs here: a function from the evidence to sentences.
 
+mod cancellations;
 mod clients;
 mod decisions;
 mod effects;
@@ -12,7 +13,7 @@ mod logs;
 mod strict;
 mod views;
 
-use super::{Evidence, client::Memory};
+use super::{Evidence, canceller::Told, client::Memory};
 use crate::domain::Service;
 
 /// What the clients of a history heard.
@@ -25,8 +26,13 @@ pub(super) struct Heard {
     pub(super) dead_letters: Vec<String>,
     /// By people who acted on a dead letter: which, and who.
     pub(super) done: Vec<(uuid::Uuid, String)>,
+<<<<<<< ours
     /// The ids of all runs of recurring commands that there may be.
     pub(super) runs: std::collections::BTreeSet<uuid::Uuid>,
+=======
+    /// By those who called commands off.
+    pub(super) cancelled: Vec<Told>,
+>>>>>>> theirs
 }
 
 /// Every violation, as a sentence.
@@ -39,6 +45,7 @@ pub(super) fn all(service: &Service, evidence: &Evidence, heard: &Heard) -> Vec<
     lanes::check(service, evidence, &heard.memory.sent, &mut violations);
     strict::check(service, evidence, &mut violations);
     failures::check(evidence, heard, &mut violations);
+    cancellations::check(evidence, heard, &mut violations);
     views::check(service, evidence, &mut violations);
     violations
 }

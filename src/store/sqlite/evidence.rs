@@ -25,6 +25,8 @@ pub struct CommandFact {
     pub expected_version: Option<i64>,
     /// Not to be started before; microseconds since 1970, as all times here.
     pub not_before: Option<i64>,
+    /// Not to be started after.
+    pub not_after: Option<i64>,
     /// When it was accepted.
     pub accepted_at: i64,
 }
@@ -144,6 +146,15 @@ pub struct AuditFact {
     pub dead_letter: Uuid,
     /// `retry`, `retry_edited` or `discard`.
     pub action: String,
+    /// Who.
+    pub who: String,
+}
+
+/// Who called a command off.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CancellationFact {
+    /// The command.
+    pub command: Uuid,
     /// Who.
     pub who: String,
 }
@@ -268,6 +279,8 @@ pub struct Evidence {
     pub dead_letters: Vec<DeadLetterFact>,
     /// What people did with them, in order.
     pub audit: Vec<AuditFact>,
+    /// What was called off, in order.
+    pub cancellations: Vec<CancellationFact>,
     /// Outcomes that were taken back, by command and attempts.
     pub past_outcomes: Vec<PastOutcomeFact>,
     /// Corrected payloads, by command and number.
@@ -302,7 +315,7 @@ impl Evidence {
             commands: all(
                 connection,
                 "SELECT id, partition, stream, type, payload, expected_version, not_before,
-                        accepted_at
+                        accepted_at, not_after
                    FROM commands ORDER BY id",
                 |row| {
                     Ok(CommandFact {
@@ -314,6 +327,7 @@ impl Evidence {
                         expected_version: row.get(5)?,
                         not_before: row.get(6)?,
                         accepted_at: row.get(7)?,
+                        not_after: row.get(8)?,
                     })
                 },
             )?,
@@ -447,6 +461,7 @@ impl Evidence {
             holds: holds(connection)?,
             dead_letters: dead_letters(connection)?,
             audit: audit(connection)?,
+            cancellations: cancellations(connection)?,
             past_outcomes: past_outcomes(connection)?,
             edits: edits(connection)?,
             immediate: all(connection, "SELECT command_id FROM immediate ORDER BY id", |row| {
@@ -499,6 +514,11 @@ fn audit(connection: &Connection) -> rusqlite::Result<Vec<AuditFact>> {
     all(connection, sql, |row| {
         Ok(AuditFact { dead_letter: id(row, 0)?, action: row.get(1)?, who: row.get(2)? })
     })
+}
+
+fn cancellations(connection: &Connection) -> rusqlite::Result<Vec<CancellationFact>> {
+    let sql = "SELECT command_id, who FROM cancellations ORDER BY id";
+    all(connection, sql, |row| Ok(CancellationFact { command: id(row, 0)?, who: row.get(1)? }))
 }
 
 fn past_outcomes(connection: &Connection) -> rusqlite::Result<Vec<PastOutcomeFact>> {

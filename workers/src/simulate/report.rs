@@ -14,6 +14,7 @@ pub struct Report {
     seeds: u64,
     commands: usize,
     succeeded: usize,
+    cancelled: usize,
     steps: u64,
     simulated: Duration,
     /// How long the run took, by the machine's clock.
@@ -30,6 +31,7 @@ impl Report {
         self.seeds += 1;
         self.commands += history.commands;
         self.succeeded += history.succeeded;
+        self.cancelled += history.cancelled;
         self.steps += history.steps;
         self.simulated += history.simulated;
         for (fault, count) in &history.faults {
@@ -73,9 +75,11 @@ impl Report {
         table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["", "result"]);
         let minutes = self.took.as_secs_f64() / 60.0;
         let hours = self.simulated.as_secs_f64() / 3_600.0;
+        let (succeeded, cancelled) = (self.succeeded, self.cancelled);
+        let accepted = format!("{} ({succeeded} succeeded, {cancelled} cancelled)", self.commands);
         let rows = [
             ("seeds", self.seeds.to_string()),
-            ("commands accepted", format!("{} ({} succeeded)", self.commands, self.succeeded)),
+            ("commands accepted", accepted),
             ("writes and deliveries", self.steps.to_string()),
             ("simulated", format!("{hours:.1} hours")),
             ("took", format!("{:.1} s", self.took.as_secs_f64())),

@@ -1,5 +1,6 @@
 //! The contract of the HTTP API, over real sockets, on a store in memory.
 
+mod cancelling;
 mod client;
 mod events;
 mod letters;
