@@ -102,11 +102,9 @@ async fn run(
             AbortOnDropHandle::new(tokio::spawn(person.work()))
         })
         .collect();
-<<<<<<< ours
     let validator = Validator::new(service.registry().clone());
     let recurring = Arc::new(Recurrences::new(world.clone(), scenario.clone(), validator));
     let setting = tokio::spawn(recurring.clone().set());
-=======
     let told = canceller::Heard::default();
     let cancellers: Vec<_> = (0..CANCELLERS)
         .map(|i| {
@@ -115,7 +113,6 @@ async fn run(
             AbortOnDropHandle::new(tokio::spawn(canceller.work()))
         })
         .collect();
->>>>>>> theirs
     let memory = send_all(&world, &scenario, &service, settings).await;
 
     world.disarm();
@@ -146,14 +143,10 @@ async fn run(
     let memory = std::mem::take(&mut *memory.lock().unwrap_or_else(PoisonError::into_inner));
     let replies = std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner));
     let done = std::mem::take(&mut *done.lock().unwrap_or_else(PoisonError::into_inner));
-<<<<<<< ours
     let (dead_letters, runs) = (dead_letters(&world), recurring.runs());
-    let heard = Heard { memory, replies, dead_letters, done, runs };
-    violations.extend(recurring.check(&evidence).await?);
-=======
     let cancelled = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
-    let heard = Heard { memory, replies, dead_letters: dead_letters(&world), done, cancelled };
->>>>>>> theirs
+    let heard = Heard { memory, replies, dead_letters, done, runs, cancelled };
+    violations.extend(recurring.check(&evidence).await?);
     violations.extend(checks::all(&service, &evidence, &heard));
     let scenario = scenario.lock().unwrap_or_else(PoisonError::into_inner);
     violations.extend(scenario.check(&evidence));

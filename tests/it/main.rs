@@ -10,11 +10,8 @@
 
 mod amqp_intake;
 mod broker;
-<<<<<<< ours
 mod callbacks;
-=======
 mod cancellation;
->>>>>>> theirs
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "embedded")]

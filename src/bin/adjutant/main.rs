@@ -72,14 +72,10 @@ enum Task {
     /// Look at dead letters, retry or discard them.
     #[command(subcommand)]
     DeadLetters(letters::Task),
-<<<<<<< ours
     /// Commands that are sent again and again: set, look, pause, remove.
     #[command(subcommand)]
     Recurring(recurring::Task),
-    /// Jobs that retry or discard all dead letters that match.
-=======
     /// Jobs that retry or discard all dead letters, or cancel all commands, that match.
->>>>>>> theirs
     #[command(subcommand)]
     Jobs(jobs::Task),
 }

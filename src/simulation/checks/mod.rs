@@ -26,13 +26,10 @@ pub(super) struct Heard {
     pub(super) dead_letters: Vec<String>,
     /// By people who acted on a dead letter: which, and who.
     pub(super) done: Vec<(uuid::Uuid, String)>,
-<<<<<<< ours
     /// The ids of all runs of recurring commands that there may be.
     pub(super) runs: std::collections::BTreeSet<uuid::Uuid>,
-=======
     /// By those who called commands off.
     pub(super) cancelled: Vec<Told>,
->>>>>>> theirs
 }
 
 /// Every violation, as a sentence.
