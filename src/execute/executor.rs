@@ -282,6 +282,11 @@ impl Executor {
                     let found = Arc::make_mut(&mut found);
                     arrivals.look_again(&*self.store, &self.registry, &fence, found).await?;
                 }
+                Err(StoreError::Unknown(why))
+                    if planted!(LaneUnknownMeansNo) && arrivals.is_some() =>
+                {
+                    return Err(StoreError::Unavailable(why));
+                }
                 Err(StoreError::Fenced(Fence::Outcome)) => {
                     metrics::counter!("adjutant_commands_duplicate_total").increment(1);
                     let ended = self.look_up_ended(runs).await?;
@@ -335,7 +340,7 @@ impl Executor {
         exclusively: bool,
     ) -> Result<Step, StoreError> {
         let immediate = entering.is_some();
-        let entering = entering.unwrap_or_default();
+        let mut entering = entering.unwrap_or_default();
         if immediate && entering.is_empty() {
             return Ok(Step::Committed(Box::default()));
         }
@@ -375,6 +380,12 @@ impl Executor {
         failpoint!(ExecutorDecided);
         let commit = std::mem::take(&mut decisions.commit);
         let outcomes = if immediate { commit.outcomes.clone() } else { Vec::new() };
+        if planted!(AcceptedNotInTransaction) && !entering.new.is_empty() {
+            let new = std::mem::take(&mut entering.new);
+            let accepts = Entering { new, ..Entering::default() };
+            let alone = CommandCommit { entering: accepts, ..CommandCommit::default() };
+            self.store.commit_commands(alone).await?;
+        }
         let committed = self.store.commit_commands(CommandCommit { entering, ..commit }).await?;
         Ok(Step::Committed(Box::new(Done { decisions, committed, outcomes, ..Done::default() })))
     }

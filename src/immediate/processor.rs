@@ -184,7 +184,12 @@ impl AsyncCommandProcessor {
     /// left behind.
     async fn accept_placed(&self, placed: Vec<Placed>) -> Result<Vec<Answer>, Refusal> {
         let shared = self.shared.clone();
+        let count = placed.len();
         let accepting = tokio::spawn(async move { shared.accept_placed(placed).await });
+        if planted!(ImmediateAnsweredBeforeAccept) {
+            let accepted = Acceptance { accepted_at: Timestamp::UNIX_EPOCH, replay: false };
+            return Ok(vec![Ok(accepted); count]);
+        }
         accepting.await.map_err(|_| broke_off())?
     }
 
@@ -201,7 +206,7 @@ impl AsyncCommandProcessor {
         Some(tokio::spawn(async move {
             failpoint!(ImmediateWaitIsOver);
             let answer = shared.parts.commit.accept(command.clone()).await;
-            if command.held_by.is_some() {
+            if command.held_by.is_some() && !planted!(HeldForgotten) {
                 shared.accepted(&command, ticket, &answer);
             } else {
                 shared.leave(&command, ticket, None);
@@ -367,7 +372,8 @@ impl Placed {
 }
 
 fn to_queue(command: NewCommand) -> NewCommand {
-    NewCommand { lane: Lane::Queued, held_by: None, ..command }
+    let id = if planted!(FallbackNewId) { CommandId::generate() } else { command.id };
+    NewCommand { id, lane: Lane::Queued, held_by: None, ..command }
 }
 
 fn told(end: Result<End, oneshot::error::RecvError>) -> Result<Executed, Refusal> {
