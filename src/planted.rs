@@ -123,7 +123,7 @@ mod list {
         StreamNotSerialised = "stream in two batches",
         /// Who finds no room in the immediate lane is queued under a new id.
         FallbackNewId = "fallback under a new id",
-        /// A command that this process holds leaves the room when its caller's wait is over.
+        /// A held command for whose end nobody waits here is not started.
         HeldForgotten = "held command forgotten",
         /// A command that has ended is still held.
         HeldAfterItsEnd = "held after its end",

@@ -206,7 +206,7 @@ impl AsyncCommandProcessor {
         Some(tokio::spawn(async move {
             failpoint!(ImmediateWaitIsOver);
             let answer = shared.parts.commit.accept(command.clone()).await;
-            if command.held_by.is_some() && !planted!(HeldForgotten) {
+            if command.held_by.is_some() {
                 shared.accepted(&command, ticket, &answer);
             } else {
                 shared.leave(&command, ticket, None);
@@ -318,7 +318,7 @@ impl Shared {
     fn may_run(&self, command: &NewCommand, ticket: Ticket, accepted_at: Timestamp) {
         self.room().change(&command.stream, ticket, |waiting| {
             waiting.held = Some(accepted_at);
-            waiting.ready = true;
+            waiting.ready = waiting.answer.is_some() || !planted!(HeldForgotten);
         });
         self.work.notify_one();
     }
