@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use adjutant::{
+    broker::local::{LocalBroker, LocalSettings},
     execute::{Run, RunEnd},
     message::{CommandId, Offset, OutcomeStatus, Partition},
     service::Process,
@@ -87,8 +88,9 @@ async fn execute_behind(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_waits_goes_on_when_what_held_it_ends_in_the_same_batch() {
     let site = Site::new().await;
-    // Nobody else executes or promotes.
-    let process = site.start(&[Role::Ingress]).await;
+    // Nobody else executes or promotes, and no road is needed.
+    let road = LocalBroker::new(LocalSettings::default(), site.road.partitions);
+    let process = site.start_with(&[Role::Ingress], Arc::new(road)).await;
     let first = flaky("in_order", "a", &key(), 1, "retryable");
     let partition = site.store.identity().partitions.of(&first.stream);
     let promoted = async || {
