@@ -115,6 +115,26 @@ mod list {
         EndedSetAside = "ended command set aside",
         /// A key is unparked though events wait for it.
         UnparkedTooEarly = "unparked too early",
+        /// A held command is finished without a look at whether it is still held.
+        HeldNotFenced = "held command not fenced",
+        /// A waiting caller's command is accepted in a transaction before the one that executes it.
+        AcceptedNotInTransaction = "accepted in another transaction",
+        /// Commands of a process that is gone leave its hands, and go nowhere.
+        TakeOverForgets = "taken over and forgotten",
+        /// A command for the immediate lane is answered while it is still being accepted.
+        ImmediateAnsweredBeforeAccept = "lane answers before accept",
+        /// A strict command runs at once, though others of the queue are before it.
+        StrictOvertakesQueue = "strict overtakes queue",
+        /// A stream is in two batches of the immediate lane at a time.
+        StreamNotSerialised = "stream in two batches",
+        /// Who finds no room in the immediate lane is queued under a new id.
+        FallbackNewId = "fallback under a new id",
+        /// A held command for whose end nobody waits here is not started.
+        HeldForgotten = "held command forgotten",
+        /// A command that has ended is still held.
+        HeldAfterItsEnd = "held after its end",
+        /// A lost reply to COMMIT is told to a caller of the immediate lane as "nothing was accepted".
+        LaneUnknownMeansNo = "lane: unknown means no",
     }
 
     thread_local! {

@@ -377,6 +377,7 @@ impl Batch<'_> {
         for (partition, events) in std::mem::take(&mut self.envelopes) {
             self.add_messages(partition, &events)?;
         }
+        self.release();
         let ended = self.commit.outcomes.iter().map(|outcome| outcome.command_id).collect();
         let schedules_now = self.commit.schedules_now();
         let owes_callbacks = self.commit.owes_callbacks();

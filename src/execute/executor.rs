@@ -294,6 +294,11 @@ impl Executor {
                     held_back += 1;
                     metrics::counter!("adjutant_executor_conflicts_total").increment(1);
                 }
+                Err(StoreError::Unknown(why))
+                    if planted!(LaneUnknownMeansNo) && arrivals.is_some() =>
+                {
+                    return Err(StoreError::Unavailable(why));
+                }
                 Err(StoreError::Fenced(Fence::Outcome)) => {
                     metrics::counter!("adjutant_commands_duplicate_total").increment(1);
                     let ended = self.look_up_ended(runs).await?;
@@ -347,7 +352,7 @@ impl Executor {
         exclusively: bool,
     ) -> Result<Step, StoreError> {
         let immediate = entering.is_some();
-        let entering = entering.unwrap_or_default();
+        let mut entering = entering.unwrap_or_default();
         if immediate && entering.is_empty() {
             return Ok(Step::Committed(Box::default()));
         }
@@ -387,6 +392,12 @@ impl Executor {
         failpoint!(ExecutorDecided);
         let commit = std::mem::take(&mut decisions.commit);
         let outcomes = if immediate { commit.outcomes.clone() } else { Vec::new() };
+        if planted!(AcceptedNotInTransaction) && !entering.new.is_empty() {
+            let new = std::mem::take(&mut entering.new);
+            let accepts = Entering { new, ..Entering::default() };
+            let alone = CommandCommit { entering: accepts, ..CommandCommit::default() };
+            self.store.commit_commands(alone).await?;
+        }
         let committed = self.store.commit_commands(CommandCommit { entering, ..commit }).await?;
         Ok(Step::Committed(Box::new(Done { decisions, committed, outcomes, ..Done::default() })))
     }

@@ -200,6 +200,26 @@ impl Batch<'_> {
         self.hold(place, HoldState::Waits, place.command.attempt);
     }
 
+    /// What held a command that waits may have ended later in this batch: it waits for nobody then,
+    /// and comes back as those do that the store releases. Others wait behind it.
+    pub(super) fn release(&mut self) {
+        for hold in self.commit.holds.iter_mut().filter(|hold| hold.state == HoldState::Waits) {
+            if self.holds.holds_up(&hold.stream, hold.first_offset) {
+                continue;
+            }
+            hold.state = HoldState::Released;
+            self.commit.set_aside.push(SetAside {
+                command_id: hold.command_id,
+                partition: hold.partition,
+                delay_ms: 0,
+                reason: "released",
+                attempt: hold.attempt,
+                first_offset: Some(hold.first_offset),
+                edit: hold.edit,
+            });
+        }
+    }
+
     fn hold(&mut self, place: &Place<'_>, state: HoldState, attempt: Attempt) {
         let Some(first_offset) = place.first_offset else { return };
         let command = place.command;

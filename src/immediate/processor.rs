@@ -209,7 +209,12 @@ impl AsyncCommandProcessor {
     /// left behind.
     async fn accept_placed(&self, placed: Vec<Placed>) -> Result<Vec<Answer>, Refusal> {
         let shared = self.shared.clone();
+        let count = placed.len();
         let accepting = tokio::spawn(async move { shared.accept_placed(placed).await });
+        if planted!(ImmediateAnsweredBeforeAccept) {
+            let accepted = Acceptance { accepted_at: Timestamp::UNIX_EPOCH, replay: false };
+            return Ok(vec![Ok(accepted); count]);
+        }
         accepting.await.map_err(|_| broke_off())?
     }
 
@@ -356,7 +361,7 @@ impl Shared {
     fn may_run(&self, command: &NewCommand, ticket: Ticket, accepted_at: Timestamp) {
         self.room().change(&command.stream, ticket, |waiting| {
             waiting.held = Some(accepted_at);
-            waiting.ready = true;
+            waiting.ready = waiting.answer.is_some() || !planted!(HeldForgotten);
         });
         self.work.notify_one();
     }
@@ -417,7 +422,8 @@ impl Placed {
 }
 
 fn to_queue(command: NewCommand) -> NewCommand {
-    NewCommand { lane: Lane::Queued, held_by: None, ..command }
+    let id = if planted!(FallbackNewId) { CommandId::generate() } else { command.id };
+    NewCommand { id, lane: Lane::Queued, held_by: None, ..command }
 }
 
 fn told(end: Result<End, oneshot::error::RecvError>) -> Result<Executed, Refusal> {

@@ -192,7 +192,7 @@ impl<T: Waits> Room<T> {
             let goes_on = left == 0
                 && place.waiting.first_key_value().is_some_and(|(_, first)| first.is_ready());
             if !place.runs {
-                place.runs = true;
+                place.runs = !planted!(StreamNotSerialised);
                 taken.streams.push(stream.clone());
             }
             place.has_turn = goes_on;

@@ -4,9 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use adjutant::{
-    message::{CommandId, OutcomeStatus},
+    broker::local::{LocalBroker, LocalSettings},
+    execute::{Run, RunEnd},
+    message::{CommandId, Offset, OutcomeStatus, Partition},
     service::Process,
-    store::{CommandStatus, NewCommand, Queries, Role},
+    store::{CommandStatus, Entry, LogKind, Logs, NewCommand, Outbox, Queries, Role, Store},
 };
 
 use crate::{
@@ -61,6 +63,64 @@ async fn assert_nothing_is_held(site: &Site) {
         .await
         .expect("holds");
     assert_eq!(rows, 0);
+}
+
+/// Executes all that is in the log of a partition behind `checkpoint` in one batch.
+async fn execute_behind(
+    site: &Site,
+    process: &Process,
+    partition: Partition,
+    checkpoint: Offset,
+) -> usize {
+    let log = site.store.read_log(LogKind::Commands, partition, checkpoint.plus(1), 100);
+    let of_commands = |entry| match entry {
+        Entry::Command(entry) => Some(entry),
+        Entry::Event(_) => None,
+    };
+    let entries: Vec<_> = log.await.expect("read").into_iter().filter_map(of_commands).collect();
+    let count = entries.len();
+    let run = Run { partition, checkpoint: Some(checkpoint), entries, crashed: None };
+    let ends = process.executor().execute(vec![run]).await;
+    assert!(matches!(ends.as_slice(), [RunEnd::Done]), "{ends:?}");
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_waits_goes_on_when_what_held_it_ends_in_the_same_batch() {
+    let site = Site::new().await;
+    // Nobody else executes or promotes, and no road is needed.
+    let road = LocalBroker::new(LocalSettings::default(), site.road.partitions);
+    let process = site.start_with(&[Role::Ingress], Arc::new(road)).await;
+    let first = flaky("in_order", "a", &key(), 1, "retryable");
+    let partition = site.store.identity().partitions.of(&first.stream);
+    let promoted = async || {
+        eventually("it is due", async || {
+            (site.store.promote_due(&[partition], 10).await.expect("promote") > 0).then_some(())
+        })
+        .await;
+    };
+    let mut ids = accept(&site, &process, vec![first]).await;
+    let mut done = Offset::default();
+    done = done.plus(execute_behind(&site, &process, partition, done).await);
+    ids.extend(accept(&site, &process, vec![in_order("a"), in_order("a")]).await);
+    promoted().await;
+    // Those that wait are before the retry that they wait for.
+    done = done.plus(execute_behind(&site, &process, partition, done).await);
+    assert_eq!(done, Offset(4));
+    while how_many_ended(&site, &ids).await < ids.len() {
+        promoted().await;
+        done = done.plus(execute_behind(&site, &process, partition, done).await);
+    }
+    assert_eq!(versions(&site, &ids).await, [1, 2, 3]);
+    assert_nothing_is_held(&site).await;
+}
+
+async fn how_many_ended(site: &Site, ids: &[CommandId]) -> usize {
+    let mut ended = 0;
+    for id in ids {
+        ended += usize::from(matches!(status(site, *id).await, CommandStatus::Ended(_)));
+    }
+    ended
 }
 
 /// What a person's discard does to the order of the stream.

@@ -54,11 +54,27 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
             ));
         }
         *reached = outcome.version;
+    }
+    // Those of the immediate lane have no place in a log.
+    for outcome in &evidence.outcomes {
+        let Some(command) = commands.get(&outcome.command) else { continue };
         let events = streams.get(command.stream.as_str()).map_or(&[][..], Vec::as_slice);
         let payload = edits.get(&command.id).copied().unwrap_or(&command.payload);
-        if let Err(violation) = decide_again(service, command, payload, outcome, events) {
+        let decided = decide_again(service, command, payload, outcome, events);
+        if let Err(violation) = decided.and_then(|()| was_newest(outcome, events)) {
             violations.push(format!("{} on {}: {violation}", command.id, command.stream));
         }
+    }
+}
+
+/// The state that it was decided on was the newest one when it ended.
+fn was_newest(outcome: &OutcomeFact, events: &[&EventFact]) -> Result<(), String> {
+    let is_known = |event: &&&EventFact| event.version <= outcome.version;
+    let too_late = events.iter().find(|it| is_known(it) && it.recorded_at > outcome.completed_at);
+    let missed = events.iter().find(|it| !is_known(it) && it.recorded_at < outcome.completed_at);
+    match too_late.or(missed) {
+        Some(event) => Err(format!("it ended as {outcome:?}, but {event:?} was recorded then")),
+        None => Ok(()),
     }
 }
 

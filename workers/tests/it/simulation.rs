@@ -5,7 +5,7 @@ use bank::simulate::{Report, history, planted};
 
 use adjutant::simulation::{Bug, SimulationSettings};
 
-/// Each planted bug is found in at most so many histories (in those from 1 on, the worst needs 7).
+/// Each planted bug is found in at most so many histories (in those from 1 on, the worst needs 4).
 const FOUND_WITHIN: u64 = 20;
 
 fn settings() -> SimulationSettings {
