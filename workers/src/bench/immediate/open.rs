@@ -75,7 +75,7 @@ async fn at_once(
         looks.open.fetch_add(1, Ordering::Relaxed);
     }
     drop(requests);
-    let dispatched = started.elapsed();
+    let accepting = started.elapsed();
     looks.look();
     let let_through = Instant::now();
     gate.open().await?;
@@ -100,7 +100,7 @@ async fn at_once(
     figures.add("peak_in_flight", most(|look| look.in_flight) as f64, "", "");
     let queued = (after.commands - before.commands) as f64;
     figures.add("commands_published", queued, "", "0");
-    figures.add("accepted_per_second", each / dispatched.as_secs_f64(), "/s", "");
+    figures.add("accepted_per_second", each / accepting.as_secs_f64(), "/s", "");
     figures.add("executed_per_second", each / executed.as_secs_f64(), "/s", "");
     figures.add("rss_mb_start", mib(start), "MiB", "");
     figures.add("rss_mb_peak", mib(peak), "MiB", if count >= 100_000 { "≤ 200" } else { "" });

@@ -67,12 +67,11 @@ impl Way {
     pub fn must_be_found(self, point: &str) -> Option<Vec<Found>> {
         use Found::{Absent, Ended};
         Some(match (self, point) {
-            (Self::ManyWait, _) => return None,
             // A command is answered before it is executed: who dies executes an earlier one.
             (Self::AtOnce, "immediate.before_accept") => vec![Absent],
             (Self::AtOnce, "immediate.accepted" | "immediate.acknowledging")
             | (Self::TakenOver, _) => vec![Ended],
-            (Self::AtOnce, _) => return None,
+            (Self::AtOnce | Self::ManyWait, _) => return None,
             (_, "executor.committed" | "immediate.ended" | "immediate.answering") => vec![Ended],
             // The first one blocked, and was being executed.
             (Self::WaitIsOver, "immediate.wait_is_over") => vec![Absent, Absent],
