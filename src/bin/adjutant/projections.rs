@@ -60,6 +60,10 @@ fn describe(projection: &Value) -> String {
     });
     let header = ["PARTITION", "CHECKPOINT", "HEAD", "LAG", "LAG SECONDS"];
     let mut text = table(&header, partitions);
+    for process in projection["suspended_in"].as_array().into_iter().flatten() {
+        let (name, breaker) = (plain(&process["process"]), plain(&process["breaker"]));
+        text = format!("suspended in {name}: its breaker is {breaker}\n{text}");
+    }
     let keys = projection["parked"]["keys"].as_array().cloned().unwrap_or_default();
     if keys.is_empty() {
         return text;
@@ -85,7 +89,8 @@ mod tests {
     #[test]
     fn a_projection_is_summed_up_over_its_partitions() {
         let projection = serde_json::json!({
-            "name": "balances", "version": 1, "state": "running",
+            "name": "balances", "version": 1, "state": "suspended",
+            "suspended_in": [{ "process": "host/7", "breaker": "open" }],
             "partitions": [
                 { "partition": 0, "checkpoint": 5, "head": 7, "lag": 2, "lag_seconds": 0.25 },
                 { "partition": 1, "checkpoint": 1, "head": 2, "lag": 1, "lag_seconds": 12.0 },
@@ -95,8 +100,9 @@ mod tests {
                 "attempts": 3, "parked_at": "2026-01-01T00:00:00Z", "dead_letter": "0190",
             }] },
         });
-        assert_eq!(summary(&projection), ["balances", "1", "running", "3", "12.0", "3"]);
+        assert_eq!(summary(&projection), ["balances", "1", "suspended", "3", "12.0", "3"]);
         let text = describe(&projection);
+        assert!(text.starts_with("suspended in host/7: its breaker is open\n"), "{text}");
         assert!(text.contains("account/a") && text.ends_with("… and 2 more"), "{text}");
     }
 }
