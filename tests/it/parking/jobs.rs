@@ -7,8 +7,8 @@ use adjutant::{
     ingress::IngressSettings,
     message::MemberId,
     store::{
-        Acted, ActedBy, DeadLetterFilter, DeadLetters, JobAction, JobFilter, Jobs, JobState,
-        JobStep, NewJob, RetryRequest,
+        Acted, ActedBy, DeadLetterFilter, DeadLetters, JobAction, JobFilter, JobState, JobStep,
+        Jobs, NewJob, RetryRequest,
     },
 };
 
