@@ -109,6 +109,10 @@ mod list {
         EditIgnored = "edit ignored",
         /// A key is unparked though events wait for it.
         UnparkedTooEarly = "unparked too early",
+        /// A run of a recurring command is settled before it is sent.
+        RunSettledUnsent = "run settled unsent",
+        /// A run has another id each time that it is sent.
+        RunWithNewId = "run with a new id",
     }
 
     thread_local! {
