@@ -135,6 +135,10 @@ mod list {
         HeldAfterItsEnd = "held after its end",
         /// A lost reply to COMMIT is told to a caller of the immediate lane as "nothing was accepted".
         LaneUnknownMeansNo = "lane: unknown means no",
+        /// A run of a recurring command is settled before it is sent.
+        RunSettledUnsent = "run settled unsent",
+        /// A run has another id each time that it is sent.
+        RunWithNewId = "run with a new id",
     }
 
     thread_local! {

@@ -60,7 +60,7 @@ impl Run {
         &self,
         template: &CommandTemplate,
     ) -> Result<NewCommand, serde_json::Error> {
-        let id = self.command_id();
+        let id = if planted!(RunWithNewId) { CommandId::generate() } else { self.command_id() };
         let content = CommandContent {
             command_type: &template.command_type,
             stream: &template.stream,

@@ -212,7 +212,7 @@ fn process_settings() -> ProcessSettings {
         // A history is shorter than anything is kept.
         retention: RetentionSettings::off(),
         // After a jump of the clock a few runs tell as much as many.
-        recurring: RecurringSettings { most_at_once: 20, ..RecurringSettings::default() },
+        recurring: RecurringSettings { most_at_once: 4, ..RecurringSettings::default() },
         ..ProcessSettings::default()
     }
 }

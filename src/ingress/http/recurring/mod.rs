@@ -109,17 +109,18 @@ pub(super) async fn put(
         Problem::new(ProblemCode::MalformedJson, "send what recurs in JSON: cron, command, …")
     })?;
     let (schedule, terms) = asked.check(&app.validator)?;
+    let schedule = Box::new(schedule);
     change(&app, &name, &condition, &who, |found| {
         let Some(found) = found else {
-            return Ok(Change::To(terms.clone(), DueFrom::Now(schedule.clone())));
+            return Ok(Some((terms.clone(), DueFrom::Now(schedule.clone()))));
         };
         let terms = RecurringTerms { state: found.terms.state, ..terms.clone() };
         Ok(if draft::is_same(&terms, &found.terms) {
-            Change::Nothing
+            None
         } else if draft::has_same_schedule(&terms, &found.terms) && found.next_due_at.is_some() {
-            Change::To(terms, DueFrom::Before)
+            Some((terms, DueFrom::Before))
         } else {
-            Change::To(terms, DueFrom::Now(schedule.clone()))
+            Some((terms, DueFrom::Now(schedule.clone())))
         })
     })
     .await
@@ -204,20 +205,15 @@ pub(super) async fn remove(
     Err(changed_meanwhile(&name))
 }
 
-/// What becomes of what was found.
-enum Change {
-    /// It is as it should be.
-    Nothing,
-    /// This.
-    To(RecurringTerms, DueFrom),
-}
+/// What becomes of what was found; `None`: it is as it should be.
+type Change = Option<(RecurringTerms, DueFrom)>;
 
 /// From when on it is due.
 enum DueFrom {
     /// Its next due time stays.
     Before,
     /// From now on.
-    Now(Schedule),
+    Now(Box<Schedule>),
     /// Not at all.
     Never,
 }
@@ -238,13 +234,13 @@ async fn set_state(
     change(app, name, &condition, &who, |found| {
         let found = found.ok_or_else(|| not_found(name))?;
         if found.terms.state == state {
-            return Ok(Change::Nothing);
+            return Ok(None);
         }
         let due = match state {
             RecurringState::Paused => DueFrom::Never,
-            RecurringState::Active => DueFrom::Now(draft::schedule(&found.terms)?),
+            RecurringState::Active => DueFrom::Now(Box::new(draft::schedule(&found.terms)?)),
         };
-        Ok(Change::To(RecurringTerms { state, ..found.terms.clone() }, due))
+        Ok(Some((RecurringTerms { state, ..found.terms.clone() }, due)))
     })
     .await
 }
@@ -261,9 +257,9 @@ async fn change(
         let found = app.store.recurring(name).await.map_err(store_problem)?;
         condition.check(found.as_ref())?;
         let (terms, due) = match (decide(found.as_ref())?, &found) {
-            (Change::Nothing, Some(found)) => return Ok(answer(StatusCode::OK, found)),
-            (Change::Nothing, None) => return Err(not_found(name)),
-            (Change::To(terms, due), _) => (terms, due),
+            (None, Some(found)) => return Ok(answer(StatusCode::OK, found)),
+            (None, None) => return Err(not_found(name)),
+            (Some(change), _) => change,
         };
         let is_active = terms.state == RecurringState::Active;
         let next_due = match due {
