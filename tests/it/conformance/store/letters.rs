@@ -52,7 +52,7 @@ pub async fn dead_letters_are_listed_newest_first_by_every_filter(open: Open) {
     let store = &truth.store;
     // Read once: what is compared with it must not move.
     let now = Timestamp::now_utc().replace_nanosecond(0).expect("a time");
-    let hours_ago = |hours| now - time::Duration::hours(hours);
+    let hours_ago = move |hours| now - time::Duration::hours(hours);
     let mut letters = Vec::new();
     for i in 0..40_i64 {
         let error = Failure::new(if i % 2 == 0 { "even" } else { "odd" }, "no answer");

@@ -76,7 +76,8 @@ impl Receiver {
         let mut body = vec![0; headers.get("content-length")?.parse().ok()?];
         connection.read_exact(&mut body).await.ok()?;
         let status = status.unwrap_or(200);
-        let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let answer =
+            format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         connection.write_all(answer.as_bytes()).await.ok()?;
         connection.flush().await.ok()?;
         Some(Received { headers, body: serde_json::from_slice(&body).ok()? })
