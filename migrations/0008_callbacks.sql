@@ -13,7 +13,7 @@ CREATE TABLE adjutant.callbacks (
     -- What limits and breakers go by. The URL is kept as parsers write it, so it has no user, and a
     -- host in lower case.
     host           text        COLLATE "C" NOT NULL GENERATED ALWAYS AS
-                   (COALESCE(substring(url FROM '^[a-z]+://(\[[^]]*\]|[^/:?#]*)'), '')) STORED,
+                   (COALESCE(substring(url FROM '^[a-z]+://(\[[^]]*\]|[^/:?#]+)'), '-')) STORED,
     state          smallint    NOT NULL DEFAULT 1, -- 1 to be delivered, 2 dead
     owed_at        timestamptz NOT NULL, -- since when: the end, or a person's retry
     due_at         timestamptz NOT NULL, -- the next try; until then a process may have it in hand

@@ -103,7 +103,7 @@ pub const RECURRING_FAILED_TOTAL: &str = "adjutant_recurring_failed_total";
 /// Tries to deliver callbacks, by result: `delivered`; `failed`, tried again; `refused`, the address
 /// is not a public one; `dead`, given up. What is refused or given up is a dead letter.
 pub const CALLBACKS_TOTAL: &str = "adjutant_callbacks_total";
-/// Callbacks that wait in the partitions of this relay, counted up to 100,000 each.
+/// Callbacks that wait in the partitions of this relay, counted up to 20,000 each.
 pub const CALLBACKS_PENDING: &str = "adjutant_callbacks_pending";
 /// Since when the oldest of them is owed.
 pub const CALLBACKS_OLDEST_SECONDS: &str = "adjutant_callbacks_oldest_seconds";

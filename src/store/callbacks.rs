@@ -91,7 +91,7 @@ pub struct CallbackBacklog {
 }
 
 /// How far the callbacks of a partition are counted.
-pub const MOST_COUNTED: i64 = 100_000;
+pub const MOST_COUNTED: i64 = 20_000;
 
 /// What a person asks for of a dead callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,14 +27,15 @@ pub(super) const OWE: &str = "
 /// Served by callbacks_oldest, a look a partition.
 const PARTITIONS: &str = "
     SELECT p FROM unnest($1::smallint[]) AS p
-     WHERE EXISTS (SELECT 1 FROM adjutant.callbacks c
-                    WHERE c.partition = p AND c.state = 1 OFFSET 0)";
+     WHERE (SELECT c.partition FROM adjutant.callbacks c WHERE c.partition = p AND c.state = 1
+             ORDER BY c.partition, c.owed_at LIMIT 1) IS NOT NULL";
 
-/// A walk over callbacks_due that skips from host to host: many callbacks may wait, of few hosts.
+/// A walk over callbacks_due that skips from host to host: many callbacks may wait, of few hosts. No
+/// host comes before the empty text, and none is it.
 const HOSTS: &str = "
     WITH RECURSIVE hosts AS (
         (SELECT c.host, 1 AS place FROM adjutant.callbacks c
-          WHERE c.partition = $1 AND c.state = 1 AND ($2::text IS NULL OR c.host > $2)
+          WHERE c.partition = $1 AND c.state = 1 AND c.host > $2
           ORDER BY c.partition, c.host LIMIT 1)
         UNION ALL
         SELECT (SELECT c.host FROM adjutant.callbacks c
@@ -70,15 +71,14 @@ const CLAIM: &str = concat!(
     claimed!()
 );
 
-/// Served by callbacks_oldest: those that are too old and not of these hosts are few, because they
-/// are tried. Then callbacks_pkey.
+/// Served by callbacks_due (or, if few are that old, by callbacks_oldest); then callbacks_pkey.
 const CLAIM_AGED: &str = concat!(
     "WITH aged AS MATERIALIZED (
         SELECT f.id FROM adjutant.callbacks f
          WHERE f.partition = $1 AND f.state = 1 AND f.host = ANY($2::text[])
            AND f.owed_at < statement_timestamp() - $3::bigint * interval '1 millisecond'
            AND f.due_at <= statement_timestamp()
-         ORDER BY f.owed_at LIMIT $4 FOR UPDATE SKIP LOCKED)
+         ORDER BY f.partition, f.owed_at LIMIT $4 FOR UPDATE SKIP LOCKED)
      UPDATE adjutant.callbacks c
         SET due_at = statement_timestamp() + $5::bigint * interval '1 millisecond'
       WHERE c.partition = $1 AND c.id = ANY(ARRAY(SELECT id FROM aged))",
@@ -86,15 +86,15 @@ const CLAIM_AGED: &str = concat!(
 );
 
 /// What a person retried has been delivered, or has left another dead letter. Served by
-/// callbacks_pkey and dead_letters_pkey.
+/// callbacks_pkey and dead_letters_newest.
 const DELIVERED: &str = "
     WITH gone AS (
         DELETE FROM adjutant.callbacks
          WHERE partition = $1 AND id = $2 AND attempts = $3 AND state = 1
-        RETURNING partition, dead_letter_id),
+        RETURNING dead_letter_id),
     resolved AS (
-        UPDATE adjutant.dead_letters d SET state = 3, state_at = statement_timestamp() FROM gone
-         WHERE d.partition = gone.partition AND d.id = gone.dead_letter_id AND d.state = 2)
+        UPDATE adjutant.dead_letters SET state = 3, state_at = statement_timestamp()
+         WHERE id = (SELECT dead_letter_id FROM gone) AND kind = 3 AND state = 2)
     SELECT count(*) FROM gone";
 
 /// Served by callbacks_pkey.
@@ -103,7 +103,7 @@ const AGAIN: &str = "
        SET error = $4, due_at = statement_timestamp() + $5::bigint * interval '1 millisecond'
      WHERE partition = $1 AND id = $2 AND attempts = $3 AND state = 1";
 
-/// Served by callbacks_pkey and dead_letters_pkey.
+/// Served by callbacks_pkey and dead_letters_newest.
 const DEAD: &str = "
     WITH failed AS MATERIALIZED (
         SELECT * FROM adjutant.callbacks
@@ -112,8 +112,8 @@ const DEAD: &str = "
         UPDATE adjutant.callbacks c SET state = 2, error = $4, dead_letter_id = $5 FROM failed f
          WHERE c.partition = f.partition AND c.id = f.id),
     resolved AS (
-        UPDATE adjutant.dead_letters d SET state = 3, state_at = statement_timestamp() FROM failed f
-         WHERE d.partition = f.partition AND d.id = f.dead_letter_id AND d.state = 2),
+        UPDATE adjutant.dead_letters SET state = 3, state_at = statement_timestamp()
+         WHERE id = (SELECT dead_letter_id FROM failed) AND kind = 3 AND state = 2),
     letter AS (
         INSERT INTO adjutant.dead_letters (partition, id, kind, group_name, key, type, command_id,
                                            error, fingerprint, attempts, died_at, state_at)
@@ -229,6 +229,7 @@ impl Callbacks for PostgresStore {
         limit: i64,
     ) -> Result<Vec<CallbackHost>, StoreError> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let after = after.unwrap_or_default();
         let rows = self.look(HOSTS, &[&partition.0, &after, &limit]).await?;
         Ok(rows.iter().map(|row| CallbackHost { host: row.get(0), due: row.get(1) }).collect())
     }

@@ -112,7 +112,7 @@ impl Callbacks for SqliteStore {
         after: Option<&str>,
         limit: i64,
     ) -> Result<Vec<CallbackHost>, StoreError> {
-        // No host comes before the empty one, which no URL has.
+        // No host comes before the empty text, and none is it.
         let after = after.unwrap_or_default().to_owned();
         self.engine.read(move |it| hosts(it, partition, after, limit)).await
     }
@@ -378,7 +378,10 @@ fn host_of(url: &str) -> &str {
         Some(inside) => inside.find(']').map(|at| at + 2),
         None => rest.find(['/', ':', '?', '#']),
     };
-    rest.get(..end.unwrap_or(rest.len())).unwrap_or(rest)
+    match rest.get(..end.unwrap_or(rest.len())) {
+        None | Some("") => "-",
+        Some(host) => host,
+    }
 }
 
 #[cfg(test)]
@@ -392,7 +395,7 @@ mod tests {
             ("http://hooks.example:8443/", "hooks.example"),
             ("https://[2001:db8::1]:8443/x", "[2001:db8::1]"),
             ("https://192.0.2.1", "192.0.2.1"),
-            ("nonsense", ""),
+            ("nonsense", "-"),
         ] {
             assert_eq!(host_of(url), host, "{url}");
         }

@@ -89,14 +89,14 @@ fn urls_come_from_two_variables_and_no_others() {
     let stray = with(&[("DATABASE_URL", "postgres://stray")], &Settings::default()).unwrap();
     assert!(stray.database.url.is_empty());
     let variables = [
-        ("ADJUTANT_DATABASE_URL", "postgres://me:secret@db/bank"),
+        ("ADJUTANT_DATABASE_URL", "postgres://me:s3cret@db/bank"),
         ("ADJUTANT_AMQP_URL", "amqp://mq"),
     ];
     let config = with(&variables, &Settings::default()).unwrap();
-    assert_eq!(config.database.url.expose(), "postgres://me:secret@db/bank");
+    assert_eq!(config.database.url.expose(), "postgres://me:s3cret@db/bank");
     assert_eq!(config.broker.url.expose(), "amqp://mq");
     assert!(config.require_urls().is_ok());
-    assert!(!format!("{config:?}").contains("secret"));
+    assert!(!format!("{config:?}").contains("s3cret"));
     let refused = message(with(&[("ADJUTANT_DATABASE__URL", "x")], &Settings::default()));
     assert!(refused.contains("use ADJUTANT_DATABASE_URL"), "{refused}");
 }
