@@ -53,7 +53,7 @@ impl Delivery {
         let (endpoint, body) = match self.request(claimed, record.as_ref()) {
             Ok(request) => request,
             Err((code, message)) => {
-                self.end(claimed, self.dead(claimed, code, &message), "dead").await;
+                self.end(claimed, Self::dead(claimed, code, &message), "dead").await;
                 return None;
             }
         };
@@ -112,9 +112,9 @@ impl Delivery {
     fn failed(&self, claimed: &ClaimedCallback, error: &SendError) -> (CallbackEnd, &'static str) {
         let text = error.to_string().replace('\0', "\u{fffd}");
         match error {
-            SendError::NotPublic => (self.dead(claimed, "callback_refused", &text), "refused"),
-            SendError::Gone => (self.dead(claimed, "callback_gone", &text), "dead"),
-            _ if self.is_over(claimed) => (self.dead(claimed, "callback_failed", &text), "dead"),
+            SendError::NotPublic => (Self::dead(claimed, "callback_refused", &text), "refused"),
+            SendError::Gone => (Self::dead(claimed, "callback_gone", &text), "dead"),
+            _ if self.is_over(claimed) => (Self::dead(claimed, "callback_failed", &text), "dead"),
             _ => {
                 let (id, command, tries) = (claimed.id, claimed.command_id, claimed.tries);
                 tracing::debug!(%id, %command, tries, "a callback was not taken yet: {text}");
@@ -131,11 +131,11 @@ impl Delivery {
     /// Gives up one that was not tried in time, because its host fails.
     pub(super) async fn expire(&self, claimed: &ClaimedCallback) {
         let last = claimed.error.as_deref().unwrap_or("it was not tried: its host failed");
-        self.end(claimed, self.dead(claimed, "callback_failed", last), "dead").await;
+        self.end(claimed, Self::dead(claimed, "callback_failed", last), "dead").await;
     }
 
     /// A person must look at it.
-    fn dead(&self, claimed: &ClaimedCallback, code: &str, message: &str) -> CallbackEnd {
+    fn dead(claimed: &ClaimedCallback, code: &str, message: &str) -> CallbackEnd {
         let (host, attempts) = (&claimed.host, claimed.attempts);
         tracing::error!(
             id = %claimed.id, command = %claimed.command_id, host, attempts, code,

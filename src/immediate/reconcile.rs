@@ -32,13 +32,13 @@ async fn look(shared: &Shared, older_than: Duration) -> Result<(), StoreError> {
     let mut oldest = 0;
     loop {
         let page = store.held_by(member, older_than, after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.place;
+        let Some(newest) = page.last() else { break };
+        after = newest.place;
         oldest = page.iter().map(|held| held.age_ms).max().unwrap_or_default().max(oldest);
         let lost: Vec<_> = {
             let room = shared.room();
-            let lost = page.iter().filter(|held| !room.holds(held.id));
-            lost.map(|held| (held.partition, held.id)).collect()
+            let not_here = page.iter().filter(|held| !room.holds(held.id));
+            not_here.map(|held| (held.partition, held.id)).collect()
         };
         if !lost.is_empty() {
             tracing::error!(

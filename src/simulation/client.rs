@@ -262,7 +262,7 @@ impl Clients {
             return self.ask_one(door, command).await;
         }
         let queued = NewCommand { lane: Lane::Queued, ..command.clone() };
-        let Some(other) = self.door() else { return None };
+        let other = self.door()?;
         let both = tokio::join!(self.ask_one(door, command), self.ask_one(&other, &queued));
         match both {
             (Some(Err(Refusal::Conflict)), _) | (_, Some(Err(Refusal::Conflict))) => {

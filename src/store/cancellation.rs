@@ -99,6 +99,7 @@ impl CancelFilter {
 }
 
 #[expect(clippy::ref_option, reason = "serde asks for a reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn word<S: Serializer>(status: &Option<CommandStatus>, serializer: S) -> Result<S::Ok, S::Error> {
     status.map(CommandStatus::as_str).serialize(serializer)
 }

@@ -15,7 +15,7 @@ pub fn is_public(address: IpAddr) -> bool {
 
 /// Networks by their first address and the length of the prefix.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 16] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network, unspecified
+    (Ipv4Addr::UNSPECIFIED, 8),           // this network, unspecified
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private (RFC 1918)
     (Ipv4Addr::new(100, 64, 0, 0), 10),   // behind a carrier's NAT (RFC 6598)
     (Ipv4Addr::new(127, 0, 0, 0), 8),     // loopback

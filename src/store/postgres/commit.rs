@@ -159,8 +159,8 @@ impl Execution for PostgresStore {
             accepted_at = rows.first().and_then(|row| row.get(0));
             transaction.query(&lock, &locks).await?;
             if !entering.strict.is_empty() {
-                let look = transaction.prepare(NOTHING_BEFORE).await?;
-                transaction.query(&look, &enters.strict_params()).await?;
+                let nothing_before = transaction.prepare(NOTHING_BEFORE).await?;
+                transaction.query(&nothing_before, &enters.strict_params()).await?;
             }
         }
         let keys = self.stream_keys(streams);
@@ -500,7 +500,8 @@ impl<'a> CommitColumns<'a> {
         CommittedCommands {
             first_offsets: commit.outcomes.iter().zip(&self.outcome_places).map(offset).collect(),
             recorded_at: rows.first().map(|row| row.get(1)),
-            accepted_at: rows.first().filter(|row| row.len() > 2).and_then(|row| row.get(2)),
+            // Only where something enters.
+            accepted_at: rows.first().and_then(|row| row.try_get("accepted_at").ok()),
         }
     }
 }

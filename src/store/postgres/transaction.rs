@@ -69,8 +69,8 @@ impl Transaction {
 
     /// BEGIN alone: nothing is sent before it took place.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        let begin = self.client()?.batch_execute("BEGIN");
-        match timeout(DEADLINE, begin).await {
+        let sent = self.client()?.batch_execute("BEGIN");
+        match timeout(DEADLINE, sent).await {
             Ok(begun) => begun.map_err(errors::before_commit),
             Err(_) => Err(silent()),
         }

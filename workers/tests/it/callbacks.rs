@@ -60,12 +60,12 @@ async fn a_callback_survives_kill_9_of_the_embedded_service() {
     assert_eq!(directory.count("SELECT count(*) FROM callbacks"), 1);
 
     let mut bank = secrets.given_to(directory.launch()).start().await;
-    let received = receiver.until(2).await;
-    assert_eq!(received[0].headers["webhook-id"], received[1].headers["webhook-id"]);
-    assert_eq!(received[0].body, received[1].body);
-    assert_eq!(received[1].body["id"], command["id"]);
-    assert_eq!(received[1].body["status"], "succeeded");
-    assert!(received[1].headers["webhook-signature"].starts_with("v1,"));
+    let taken = receiver.until(2).await;
+    assert_eq!(taken[0].headers["webhook-id"], taken[1].headers["webhook-id"]);
+    assert_eq!(taken[0].body, taken[1].body);
+    assert_eq!(taken[1].body["id"], command["id"]);
+    assert_eq!(taken[1].body["status"], "succeeded");
+    assert!(taken[1].headers["webhook-signature"].starts_with("v1,"));
     eventually("it is delivered", async || {
         (directory.count("SELECT count(*) FROM callbacks") == 0).then_some(())
     })
@@ -99,6 +99,6 @@ async fn relays_deliver_what_others_accepted_and_executed() {
     assert_eq!(site.look().await.number("SELECT count(*) FROM adjutant.callbacks").await, 1);
     drop(mute);
     let _relay = secrets.given_to(site.launch("relay")).start().await;
-    let received = receiver.until(1).await;
-    assert_eq!(received[0].body, ended.json());
+    let taken = receiver.until(1).await;
+    assert_eq!(taken[0].body, ended.json());
 }

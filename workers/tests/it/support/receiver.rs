@@ -69,7 +69,10 @@ impl Receiver {
             let mut line = String::new();
             connection.read_line(&mut line).await.ok()?;
             let Some((name, value)) = line.trim_end().split_once(": ") else {
-                if line.trim().is_empty() { break } else { continue }
+                if line.trim().is_empty() {
+                    break;
+                }
+                continue;
             };
             headers.insert(name.to_lowercase(), value.to_owned());
         }
