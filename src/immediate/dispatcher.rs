@@ -55,6 +55,7 @@ pub struct Dispatcher {
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) stop: CancellationToken,
+    pub(super) signals: Signals,
     pub(super) watcher: CommandWatcher,
     partitions: PartitionCount,
     validator: Validator,
@@ -66,12 +67,17 @@ impl Dispatcher {
     /// Starts one; it has one task, which asks the store for all handles that wait.
     pub fn start(parts: DispatcherParts) -> Self {
         let settings = WatchSettings { max_waiters: parts.max_waiters, tell: |_| Ok(nothing()) };
-        let watcher =
-            CommandWatcher::start(parts.store.clone(), parts.signals, settings, parts.stop.clone());
+        let watcher = CommandWatcher::start(
+            parts.store.clone(),
+            parts.signals.clone(),
+            settings,
+            parts.stop.clone(),
+        );
         let shared = Shared {
             partitions: parts.store.identity().partitions,
             store: parts.store,
             stop: parts.stop,
+            signals: parts.signals,
             watcher,
             validator: parts.validator,
             commit: parts.commit,

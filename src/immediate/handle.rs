@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::{Aggregate, DomainError},
     message::{CommandId, Failure, Outcome, OutcomeStatus, Partition},
-    store::CommandStatus,
+    store::{CancelAnswer, CancelledBy, CommandStatus},
 };
 
 /// For how long one wait is registered, and how long to wait when there is no room for it.
@@ -145,6 +145,30 @@ impl<A: Aggregate> CommandHandle<A> {
             }
             OutcomeStatus::Dead => Err(NotSucceeded::Dead(failure)),
             OutcomeStatus::Cancelled => Err(NotSucceeded::Cancelled(failure)),
+        }
+    }
+
+    /// Calls the command off, unless it has ended: whether that took place. The outcome says who
+    /// (`who`) and why.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such command, or the store does not answer; after
+    /// [`StoreError::Unknown`](crate::store::StoreError) ask again, nothing is done twice.
+    pub async fn cancel(&self, who: &str, reason: Option<&str>) -> Result<bool, AskError> {
+        let by = CancelledBy { who: who.to_owned(), reason: reason.map(str::to_owned), job: None };
+        let shared = &self.place.shared;
+        let answers = shared.store.cancel_commands(&[self.place.id], &by).await?;
+        match answers.first() {
+            Some(CancelAnswer::Cancelled { .. }) => {
+                shared.signals.commands_ended(vec![self.place.id]);
+                // Its reply, and what waited behind it.
+                shared.signals.outbox_written();
+                shared.signals.schedule_written();
+                Ok(true)
+            }
+            Some(CancelAnswer::AlreadyEnded(_)) => Ok(false),
+            Some(CancelAnswer::NotFound) | None => Err(AskError::NotFound(self.place.id)),
         }
     }
 

@@ -90,6 +90,7 @@ impl CancelFilter {
     }
 
     /// Whether a command fits, but for its status.
+    #[cfg(feature = "http")]
     pub(crate) fn fits(&self, command: &Undecided) -> bool {
         self.command_type.as_ref().is_none_or(|name| *name == command.command_type)
             && self.stream.as_ref().is_none_or(|stream| *stream == command.stream)

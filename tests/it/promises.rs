@@ -30,7 +30,7 @@ struct Fixture {
 
 async fn start(roles: &[Role], max_waiters: usize) -> Fixture {
     let site = Site::new().await;
-    let process = site.start(roles).await;
+    let process = site.start_patient(roles).await;
     let lane = Lane::with(&site, &process, ImmediateSettings::default()).await;
     let dispatcher = dispatcher(&site, &process, &lane, max_waiters).await;
     Fixture { site, process, _lane: lane, dispatcher }
@@ -148,6 +148,30 @@ async fn what_is_not_valid_is_refused_before_anything_is_stored() {
         .await
         .expect("count");
     assert_eq!(stored, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_is_cancelled_once_in_either_lane_before_it_was_started() {
+    let it = start(&ALL, 100).await;
+    let late = Timestamp::now_utc() + Duration::from_secs(3_600);
+    let delayed = it.dispatcher.dispatch_at(late, add("a", 5)).await.expect("accepted");
+    // A handler that hangs keeps the next one of its stream from being started.
+    let key = CommandId::generate().to_string();
+    let flaky = Flaky { key: key.clone(), fails: 1, how: "hang".to_owned(), amount: 1 };
+    let blocks = Request::<Counter>::new("b", CounterCommand::Flaky(flaky));
+    let blocks = it.dispatcher.dispatch(blocks).await.expect("accepted");
+    eventually("it is at it", async || (domain::tries(&key) > 0).then_some(())).await;
+    let held = it.dispatcher.dispatch(add("b", 5)).await.expect("accepted");
+    for handle in [delayed, held] {
+        assert!(handle.cancel("ada", Some("sent twice")).await.expect("cancelled"));
+        assert!(!handle.cancel("ada", None).await.expect("it has ended"));
+        match soon("it has ended", handle.outcome()).await {
+            Err(NotSucceeded::Cancelled(failure)) => assert_eq!(failure.code, "cancelled"),
+            other => panic!("{other:?}"),
+        }
+    }
+    domain::repair(&key);
+    soon("it ends", blocks.raw_outcome()).await.expect("it ends");
 }
 
 /// Whoever has a dispatcher still does not keep a server from stopping, and hears that it stops.

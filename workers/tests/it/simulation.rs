@@ -42,13 +42,41 @@ fn all_are_found(bugs: &[Bug]) {
     assert!(found.iter().all(|found| found.after.is_some()), "not all are found:\n{text}");
 }
 
-/// Two tests, so that they share two cores.
-#[test]
-fn planted_bugs_are_found_the_first_half() {
-    all_are_found(&Bug::ALL[..Bug::ALL.len() / 2]);
+/// Several tests, so that they share the cores, and none takes long.
+const PARTS: usize = 6;
+
+fn those_of_part_are_found(part: usize) {
+    let size = Bug::ALL.len().div_ceil(PARTS);
+    let from = (part * size).min(Bug::ALL.len());
+    all_are_found(&Bug::ALL[from..(from + size).min(Bug::ALL.len())]);
 }
 
 #[test]
-fn planted_bugs_are_found_the_second_half() {
-    all_are_found(&Bug::ALL[Bug::ALL.len() / 2..]);
+fn planted_bugs_of_the_first_part_are_found() {
+    those_of_part_are_found(0);
+}
+
+#[test]
+fn planted_bugs_of_the_second_part_are_found() {
+    those_of_part_are_found(1);
+}
+
+#[test]
+fn planted_bugs_of_the_third_part_are_found() {
+    those_of_part_are_found(2);
+}
+
+#[test]
+fn planted_bugs_of_the_fourth_part_are_found() {
+    those_of_part_are_found(3);
+}
+
+#[test]
+fn planted_bugs_of_the_fifth_part_are_found() {
+    those_of_part_are_found(4);
+}
+
+#[test]
+fn planted_bugs_of_the_sixth_part_are_found() {
+    those_of_part_are_found(PARTS - 1);
 }
