@@ -124,6 +124,7 @@ pub enum Whereabouts {
     Logged,
 }
 
+#[cfg(any(feature = "postgres", feature = "embedded"))]
 impl Whereabouts {
     fn next(self) -> Option<Self> {
         match self {
@@ -156,6 +157,7 @@ impl Walk {
 
     /// The same walk, further on: behind `last` if there may be more there, else at the next place.
     /// `None`: it is over.
+    #[cfg(any(feature = "postgres", feature = "embedded"))]
     pub(super) fn further(&self, last: Option<Value>) -> Option<Self> {
         let (at, after) = match last {
             Some(last) => (self.at, Some(last)),

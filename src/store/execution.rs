@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    Hold, HoldState, LetGo, NewCommand, NewDeadLetter, NewFailure, OwedCallback, SetAside,
-    StoreError,
+    Hold, LetGo, NewCommand, NewDeadLetter, NewFailure, OwedCallback, SetAside, StoreError,
 };
 use crate::message::{
     CommandId, Failure, GroupName, MemberId, Metadata, Offset, Outcome, OutcomeStatus, Partition,
@@ -222,7 +221,7 @@ impl CommandCommit {
     #[cfg(any(feature = "postgres", feature = "embedded"))]
     pub(super) fn coming_back(&self) -> impl Iterator<Item = (Partition, CommandId)> + '_ {
         let aside = self.set_aside.iter().map(|aside| (aside.partition, aside.command_id));
-        let waits = self.holds.iter().filter(|hold| hold.state == HoldState::Waits);
+        let waits = self.holds.iter().filter(|hold| hold.state == super::HoldState::Waits);
         aside.chain(waits.map(|hold| (hold.partition, hold.command_id)))
     }
 }
