@@ -341,6 +341,19 @@ pub(super) const TABLES: &[Table] = &[
         rows: "ORDER BY id",
     },
     Table {
+        name: "cancellations",
+        columns: &[
+            ("at", Time),
+            ("partition", Small),
+            ("command_id", Uuid),
+            ("who", Text),
+            ("reason", Text),
+            ("job_id", Uuid),
+        ],
+        key: 4,
+        rows: "ORDER BY id",
+    },
+    Table {
         name: "retention",
         columns: &[("partition", Small), ("command_log_from", Big), ("outcomes_before", Time)],
         key: 1,

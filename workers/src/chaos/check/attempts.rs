@@ -25,8 +25,9 @@ pub(super) fn check(
         let command = &entry.command;
         let Some(outcome) = stored.outcome(command.id) else { continue };
         let attempts = failed.attempts.get(&command.id).map(Vec::as_slice).unwrap_or_default();
-        let is_dead = outcome.status == 3;
-        let count = outcome.attempts - i32::from(!is_dead);
+        // Dead or cancelled: every attempt that was made failed.
+        let all_failed = matches!(outcome.status, 3 | 4);
+        let count = outcome.attempts - i32::from(!all_failed);
         let in_words = || {
             format!(
                 "{} ({:?} {}) is {} after {} attempts; failed: {attempts:?}",
@@ -44,7 +45,7 @@ pub(super) fn check(
             violations.found("failed for a wrong reason", in_words);
         }
         let wanted = i64::from(count) >= fails(command);
-        if !is_dead && !wanted && !failed.came_back(command.id) {
+        if !all_failed && !wanted && !failed.came_back(command.id) {
             violations.found("succeeded too early", in_words);
         }
     }
