@@ -56,7 +56,7 @@ pub(super) fn check(service: &Service, evidence: &Evidence, violations: &mut Vec
         *reached = outcome.version;
     }
     // Those of the immediate lane have no place in a log.
-    for outcome in &evidence.outcomes {
+    for outcome in outcomes.values() {
         let Some(command) = commands.get(&outcome.command) else { continue };
         let events = streams.get(command.stream.as_str()).map_or(&[][..], Vec::as_slice);
         let payload = edits.get(&command.id).copied().unwrap_or(&command.payload);
