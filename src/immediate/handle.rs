@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{Aggregate, DomainError},
-    message::{CommandId, Failure, Outcome, OutcomeStatus, Partition},
+    message::{CommandId, Failure, Outcome, OutcomeStatus, Partition, StreamId},
     store::{CancelAnswer, CancelledBy, CommandStatus},
 };
 
@@ -29,6 +29,8 @@ pub struct CommandHandle<A> {
 /// Which command, and whom to ask.
 pub(super) struct Where {
     pub(super) id: CommandId,
+    /// `None`: not known.
+    pub(super) stream: Option<StreamId>,
     /// `None`: not known yet.
     pub(super) partition: Option<Partition>,
     pub(super) shared: Arc<Shared>,
@@ -162,6 +164,9 @@ impl<A: Aggregate> CommandHandle<A> {
         match answers.first() {
             Some(CancelAnswer::Cancelled { .. }) => {
                 shared.signals.commands_ended(vec![self.place.id]);
+                if let Some(stream) = &self.place.stream {
+                    shared.processor.leave(stream, self.place.id);
+                }
                 // Its reply, and what waited behind it.
                 shared.signals.outbox_written();
                 shared.signals.schedule_written();

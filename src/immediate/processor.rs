@@ -184,6 +184,14 @@ impl AsyncCommandProcessor {
         Ok(Dispatched { acceptance, end: runs_here.then_some(end) })
     }
 
+    /// A command of this stream was cancelled: it leaves the room, if it waits there, and whoever
+    /// waits for it asks the store.
+    pub(super) fn leave(&self, stream: &StreamId, id: CommandId) {
+        let left = self.shared.room().remove_id(stream, id);
+        self.shared.work.notify_one();
+        drop(left);
+    }
+
     /// How the lane stands.
     pub fn stats(&self) -> LaneStats {
         let (commands, bytes, running) = self.shared.room().load();

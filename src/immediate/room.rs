@@ -136,6 +136,13 @@ impl<T: Waits> Room<T> {
         Some(command)
     }
 
+    /// Takes a command out that waits in a stream, whatever its place.
+    pub(super) fn remove_id(&mut self, stream: &StreamId, id: CommandId) -> Option<Box<T>> {
+        let mut waiting = self.streams.get(stream)?.waiting.iter();
+        let ticket = waiting.find_map(|(ticket, it)| (it.id() == id).then_some(*ticket))?;
+        self.remove(stream, ticket)
+    }
+
     /// Whether a command is in the room: it waits, or it is being executed.
     pub(super) fn holds(&self, id: CommandId) -> bool {
         self.ids.contains_key(&id)

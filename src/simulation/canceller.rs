@@ -44,7 +44,7 @@ impl Canceller {
     /// Works until aborted, or until nothing goes wrong any more.
     pub(super) async fn work(self) {
         while self.world.is_armed() {
-            let pause = self.world.dice().millis(50, 1_200);
+            let pause = self.world.dice().millis(2_000, 20_000);
             tokio::time::sleep(pause).await;
             // By another process each time; when it dies, he does not know what it did.
             let gate = Arc::new(Gate::new(self.name.clone()));

@@ -41,7 +41,7 @@ const PARTITIONS: i64 = 4;
 /// How long a healed service may take until everything is done, in simulated time.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// How many call commands off.
-const CANCELLERS: usize = 2;
+const CANCELLERS: usize = 1;
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
