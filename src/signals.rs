@@ -34,6 +34,7 @@ struct Inner {
     replays: Notify,
     callbacks: Notify,
     ended: broadcast::Sender<Arc<[CommandId]>>,
+    cancelled: broadcast::Sender<Arc<[CommandId]>>,
     applied: broadcast::Sender<Arc<[Applied]>>,
 }
 
@@ -46,6 +47,7 @@ impl Default for Signals {
             replays: Notify::new(),
             callbacks: Notify::new(),
             ended: broadcast::channel(CAPACITY).0,
+            cancelled: broadcast::channel(CAPACITY).0,
             applied: broadcast::channel(CAPACITY).0,
         };
         Self { inner: Arc::new(inner) }
@@ -115,6 +117,19 @@ impl Signals {
     /// Hears of commands that end in this process.
     pub fn watch_ended(&self) -> broadcast::Receiver<Arc<[CommandId]>> {
         self.inner.ended.subscribe()
+    }
+
+    /// Commands were called off, and have ended by that.
+    pub fn commands_cancelled(&self, ids: Vec<CommandId>) {
+        if self.inner.cancelled.receiver_count() > 0 && !ids.is_empty() {
+            let _ = self.inner.cancelled.send(ids.as_slice().into());
+        }
+        self.commands_ended(ids);
+    }
+
+    /// Hears of commands that this process calls off.
+    pub fn watch_cancelled(&self) -> broadcast::Receiver<Arc<[CommandId]>> {
+        self.inner.cancelled.subscribe()
     }
 
     /// Checkpoints moved.

@@ -35,7 +35,7 @@ pub(crate) async fn cancel(
     }
     if !ended.is_empty() {
         tracing::info!(commands = ended.len(), who = by.who, "commands were called off");
-        signals.commands_ended(ended);
+        signals.commands_cancelled(ended);
         // Replies, and what waited behind them.
         signals.outbox_written();
         signals.schedule_written();

@@ -142,12 +142,7 @@ impl Dispatcher {
     /// The handle of a command that anybody has sent, with this process or another one. Nothing is
     /// asked: a command that is not there is found out when its outcome or status is asked for.
     pub fn handle<A: Aggregate>(&self, id: CommandId) -> CommandHandle<A> {
-        CommandHandle::elsewhere(Where {
-            id,
-            stream: None,
-            partition: None,
-            shared: self.shared.clone(),
-        })
+        CommandHandle::elsewhere(Where { id, partition: None, shared: self.shared.clone() })
     }
 
     /// How the immediate lane of this process stands.
@@ -182,8 +177,7 @@ impl Dispatcher {
 
     fn place_of(&self, command: &NewCommand) -> Where {
         let partition = Some(self.shared.partitions.of(&command.stream));
-        let stream = Some(command.stream.clone());
-        Where { id: command.id, stream, partition, shared: self.shared.clone() }
+        Where { id: command.id, partition, shared: self.shared.clone() }
     }
 }
 

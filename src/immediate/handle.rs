@@ -10,8 +10,9 @@ use super::{
     dispatcher::{AskError, Shared},
 };
 use crate::{
+    cancellation,
     domain::{Aggregate, DomainError},
-    message::{CommandId, Failure, Outcome, OutcomeStatus, Partition, StreamId},
+    message::{CommandId, Failure, Outcome, OutcomeStatus, Partition},
     store::{CancelAnswer, CancelledBy, CommandStatus},
 };
 
@@ -29,8 +30,6 @@ pub struct CommandHandle<A> {
 /// Which command, and whom to ask.
 pub(super) struct Where {
     pub(super) id: CommandId,
-    /// `None`: not known.
-    pub(super) stream: Option<StreamId>,
     /// `None`: not known yet.
     pub(super) partition: Option<Partition>,
     pub(super) shared: Arc<Shared>,
@@ -160,18 +159,10 @@ impl<A: Aggregate> CommandHandle<A> {
     pub async fn cancel(&self, who: &str, reason: Option<&str>) -> Result<bool, AskError> {
         let by = CancelledBy { who: who.to_owned(), reason: reason.map(str::to_owned), job: None };
         let shared = &self.place.shared;
-        let answers = shared.store.cancel_commands(&[self.place.id], &by).await?;
+        let (store, ids) = (shared.store.as_ref(), [self.place.id]);
+        let answers = cancellation::cancel(store, &shared.signals, &ids, &by).await?;
         match answers.first() {
-            Some(CancelAnswer::Cancelled { .. }) => {
-                shared.signals.commands_ended(vec![self.place.id]);
-                if let Some(stream) = &self.place.stream {
-                    shared.processor.leave(stream, self.place.id);
-                }
-                // Its reply, and what waited behind it.
-                shared.signals.outbox_written();
-                shared.signals.schedule_written();
-                Ok(true)
-            }
+            Some(CancelAnswer::Cancelled { .. }) => Ok(true),
             Some(CancelAnswer::AlreadyEnded(_)) => Ok(false),
             Some(CancelAnswer::NotFound) | None => Err(AskError::NotFound(self.place.id)),
         }

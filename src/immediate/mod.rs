@@ -9,6 +9,7 @@
 //! share a transaction.
 
 mod answer;
+mod called_off;
 mod dispatcher;
 mod handle;
 mod processor;

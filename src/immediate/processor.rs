@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ImmediateSettings, LaneStats,
     answer::{Dispatched, End, Executed},
-    reconcile,
+    called_off, reconcile,
     room::{Room, Ticket, Waits},
     run,
     stats::Stats,
@@ -27,6 +27,7 @@ use crate::{
     ingress::{Acceptance, Answer, GroupCommit, OutboxLimit, Refusal},
     message::{CommandId, Lane, MemberId, PartitionCount, StreamId, Timestamp},
     observe::names,
+    signals::Signals,
     store::{NewCommand, Store},
 };
 
@@ -42,6 +43,8 @@ pub struct ProcessorParts {
     pub commit: GroupCommit,
     /// Whether the outbox is full.
     pub outbox: OutboxLimit,
+    /// Hints of this process.
+    pub signals: Signals,
     /// The store's clock, as this process knows it.
     pub clock: StoreClock,
     /// The incarnation of this process.
@@ -106,6 +109,7 @@ impl AsyncCommandProcessor {
         });
         let task = tokio::spawn(run::run(shared.clone()));
         tokio::spawn(reconcile::run(shared.clone()));
+        tokio::spawn(called_off::run(shared.clone()));
         (Self { shared }, task)
     }
 
@@ -184,14 +188,6 @@ impl AsyncCommandProcessor {
         Ok(Dispatched { acceptance, end: runs_here.then_some(end) })
     }
 
-    /// A command of this stream was cancelled: it leaves the room, if it waits there, and whoever
-    /// waits for it asks the store.
-    pub(super) fn leave(&self, stream: &StreamId, id: CommandId) {
-        let left = self.shared.room().remove_id(stream, id);
-        self.shared.work.notify_one();
-        drop(left);
-    }
-
     /// How the lane stands.
     pub fn stats(&self) -> LaneStats {
         let (commands, bytes, running) = self.shared.room().load();
@@ -261,6 +257,19 @@ enum Placed {
 }
 
 impl Shared {
+    /// Commands were cancelled: those that wait in the room leave it, and whoever waits for them asks
+    /// the store. One that nobody holds has its own fate, though it has the same id.
+    pub(super) fn cancelled(&self, ids: &[CommandId]) {
+        let mut room = self.room();
+        let left: Vec<_> =
+            ids.iter().filter_map(|id| room.remove_id(*id, |it| it.held.is_some())).collect();
+        drop(room);
+        if !left.is_empty() {
+            // Those behind them may have their turn.
+            self.work.notify_one();
+        }
+    }
+
     pub(super) fn room(&self) -> MutexGuard<'_, Room<Waiting>> {
         // No panic happens under this lock; if one did, the room would still be whole.
         self.room.lock().unwrap_or_else(PoisonError::into_inner)

@@ -34,8 +34,14 @@ pub(super) struct Room<T> {
     bytes: usize,
     running: usize,
     closed: bool,
-    /// Of all that are in the room, and how often.
-    ids: HashMap<CommandId, usize>,
+    /// Of all that are in the room.
+    ids: HashMap<CommandId, Known>,
+}
+
+/// How often an id is in the room, and in which stream it came last.
+struct Known {
+    count: usize,
+    stream: StreamId,
 }
 
 struct Stream<T> {
@@ -85,7 +91,7 @@ impl<T: Waits> Room<T> {
         }
         self.commands += 1;
         self.bytes += bytes;
-        *self.ids.entry(command.id()).or_default() += 1;
+        self.know(command.id(), stream);
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.put(stream, ticket, command);
@@ -136,11 +142,13 @@ impl<T: Waits> Room<T> {
         Some(command)
     }
 
-    /// Takes a command out that waits in a stream, whatever its place.
-    pub(super) fn remove_id(&mut self, stream: &StreamId, id: CommandId) -> Option<Box<T>> {
-        let mut waiting = self.streams.get(stream)?.waiting.iter();
-        let ticket = waiting.find_map(|(ticket, it)| (it.id() == id).then_some(*ticket))?;
-        self.remove(stream, ticket)
+    /// Takes a command out that waits, if it `may` leave.
+    pub(super) fn remove_id(&mut self, id: CommandId, may: impl Fn(&T) -> bool) -> Option<Box<T>> {
+        let stream = self.ids.get(&id)?.stream.clone();
+        let mut waiting = self.streams.get(&stream)?.waiting.iter();
+        let it = waiting.find(|(_, it)| it.id() == id && may(it));
+        let ticket = *it?.0;
+        self.remove(&stream, ticket)
     }
 
     /// Whether a command is in the room: it waits, or it is being executed.
@@ -148,10 +156,15 @@ impl<T: Waits> Room<T> {
         self.ids.contains_key(&id)
     }
 
+    fn know(&mut self, id: CommandId, stream: &StreamId) {
+        let known = self.ids.entry(id);
+        known.or_insert_with(|| Known { count: 0, stream: stream.clone() }).count += 1;
+    }
+
     fn forget(&mut self, id: CommandId) {
-        if let Some(count) = self.ids.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(known) = self.ids.get_mut(&id) {
+            known.count -= 1;
+            if known.count == 0 {
                 self.ids.remove(&id);
             }
         }
@@ -232,8 +245,8 @@ impl<T: Waits> Room<T> {
         for id in taken {
             self.forget(*id);
         }
-        for (_, _, command) in &back {
-            *self.ids.entry(command.id()).or_default() += 1;
+        for (stream, _, command) in &back {
+            self.know(command.id(), stream);
         }
         self.bytes -= bytes - back.iter().map(|(_, _, command)| command.bytes()).sum::<usize>();
         for (stream, ticket, command) in back {
@@ -357,6 +370,24 @@ mod tests {
         assert!(room.remove(&stream("a"), first).is_some());
         assert_eq!(take(&mut room, 10).0, ["a2"]);
         assert!(room.remove(&stream("a"), first).is_none());
+    }
+
+    #[test]
+    fn who_is_called_off_leaves_if_it_waits_and_may() {
+        let mut room = Room::new(100, 1_000);
+        enter(&mut room, "a1", true);
+        let ids: Vec<_> = room.ids.keys().copied().collect();
+        assert!(room.remove_id(ids[0], |_| false).is_none());
+        assert!(room.remove_id(CommandId::generate(), |_| true).is_none());
+        assert_eq!(room.remove_id(ids[0], |_| true).map(|it| it.name), Some("a1".to_owned()));
+        assert_eq!(room.load(), (0, 0, 0));
+        assert!(room.ids.is_empty() && room.streams.is_empty());
+        enter(&mut room, "a2", true);
+        let id = *room.ids.keys().next().unwrap();
+        let (_, done) = take(&mut room, 10);
+        assert!(room.remove_id(id, |_| true).is_none(), "it is being executed");
+        done(&mut room);
+        assert_eq!(room.load(), (0, 0, 0));
     }
 
     #[test]

@@ -173,6 +173,7 @@ impl SimulatedProcess {
             executor: process.executor().clone(),
             commit: commit.clone(),
             outbox: OutboxLimit::default(),
+            signals: process.signals().clone(),
             clock: process.clock().clone(),
             member: process.id(),
             settings: self.lane_settings(),

@@ -419,6 +419,7 @@ fn start_intake(
         executor: process.executor().clone(),
         commit: commit.clone(),
         outbox: outbox.clone(),
+        signals: process.signals().clone(),
         clock: process.clock().clone(),
         member: process.id(),
         settings: settings.immediate.clone(),

@@ -80,27 +80,38 @@ const TAKE_DUE: &str = "
                                            AND f.command_id = due.command_id) AS ended) AS o
      ORDER BY due.partition, due.due_at, due.place";
 
-/// The owners are found by a walk over immediate_of_owner that skips from one to the next: many
-/// commands may wait, of few processes. The rest is served by it, members_pkey and commands_pkey.
+/// Those that are gone are found by a walk over immediate_of_owner between the ids of those that live,
+/// from owner to owner: the stretch of one that lives is not read at all. It may hold many commands,
+/// and, while an old snapshot keeps them, very many that it has finished. The rest is served by the
+/// same index, and by commands_pkey.
 const TAKE_OVER: &str = "
-    WITH RECURSIVE owners AS (
-        (SELECT i.owner FROM adjutant.immediate i ORDER BY i.owner LIMIT 1)
-        UNION ALL
-        SELECT (SELECT i.owner FROM adjutant.immediate i
-                 WHERE i.owner > o.owner ORDER BY i.owner LIMIT 1)
-          FROM owners o WHERE o.owner IS NOT NULL),
+    WITH gaps AS (
+        SELECT lag(m.id, 1, '00000000-0000-0000-0000-000000000000') OVER (ORDER BY m.id) AS lower,
+               m.id AS upper
+          FROM (SELECT id FROM adjutant.members
+                 WHERE heartbeat_at > clock_timestamp() - $2::bigint * interval '1 millisecond'
+                 UNION ALL SELECT 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS m),
     gone AS MATERIALIZED (
-        SELECT o.owner FROM owners o
-         WHERE o.owner IS NOT NULL AND NOT EXISTS (
-               SELECT 1 FROM adjutant.members m
-                WHERE m.id = o.owner
-                  AND m.heartbeat_at > clock_timestamp() - $2::bigint * interval '1 millisecond')),
+        SELECT o.owner FROM gaps
+         CROSS JOIN LATERAL (
+               WITH RECURSIVE owners AS (
+                   (SELECT i.owner FROM adjutant.immediate i
+                     WHERE i.owner > gaps.lower AND i.owner < gaps.upper ORDER BY i.owner LIMIT 1)
+                   UNION ALL
+                   SELECT (SELECT i.owner FROM adjutant.immediate i
+                            WHERE i.owner > o.owner AND i.owner < gaps.upper
+                            ORDER BY i.owner LIMIT 1)
+                     FROM owners o WHERE o.owner IS NOT NULL)
+               SELECT owner FROM owners WHERE owner IS NOT NULL) AS o),
     taken AS (
         DELETE FROM adjutant.immediate i
-         USING (SELECT partition, command_id FROM adjutant.immediate
-                 WHERE owner IN (SELECT owner FROM gone) AND partition = ANY($1::smallint[])
-                 ORDER BY owner, id LIMIT $3 FOR UPDATE SKIP LOCKED) AS t
-         WHERE i.partition = t.partition AND i.command_id = t.command_id
+         WHERE i.ctid = ANY(ARRAY(
+               SELECT held.place FROM gone
+                CROSS JOIN LATERAL (
+                      SELECT h.ctid AS place FROM adjutant.immediate h
+                       WHERE h.owner = gone.owner AND h.partition = ANY($1::smallint[])
+                       ORDER BY h.id LIMIT $3 FOR UPDATE SKIP LOCKED) AS held
+                LIMIT $3))
         RETURNING i.partition, i.id, i.command_id, i.bucket)
     SELECT taken.partition, c.id, c.type, c.stream, c.payload::text, c.metadata::text,
            c.expected_version, c.reply_to::text, c.accepted_at, 1, NULL::bigint, 0, c.not_after,

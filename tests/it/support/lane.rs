@@ -45,6 +45,7 @@ impl Lane {
             executor: process.executor().clone(),
             commit: commit.clone(),
             outbox: OutboxLimit::default(),
+            signals: process.signals().clone(),
             clock: process.clock().clone(),
             member: process.id(),
             settings,

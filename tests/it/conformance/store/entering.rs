@@ -173,6 +173,32 @@ pub async fn what_a_gone_process_held_enters_the_log_in_order(open: Open) {
     );
 }
 
+pub async fn gone_processes_are_found_among_those_that_live(open: Open) {
+    let truth = open(4).await;
+    let store = &truth.store;
+    // Their ids are in this order: two that are gone stand beside each other, and at both ends.
+    let mut owners = Vec::new();
+    for lives in [false, true, true, false, false, true, false] {
+        let id = if lives { beats(store).await } else { MemberId::generate() };
+        owners.push((id, lives));
+    }
+    let (mut of_gone, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        for (owner, lives) in &owners {
+            let command = accepted(store, *owner).await;
+            if !lives {
+                of_gone.push(command.id);
+            }
+            all.push(command);
+        }
+    }
+    let partitions = look::all(store);
+    assert_eq!(store.take_over(&partitions, TTL, 100).await.expect("take over"), 8);
+    assert_eq!(logged(store).await, of_gone, "in the order of acceptance");
+    assert_eq!(still_held(store, &all).await.len(), 6);
+    assert_eq!(store.take_over(&partitions, TTL, 100).await.expect("take over"), 0);
+}
+
 pub async fn a_held_command_that_is_set_aside_is_held_no_more(open: Open) {
     let truth = open(4).await;
     let store = &truth.store;

@@ -138,6 +138,7 @@ conformance! {
             a_held_command_is_finished_once,
             a_held_command_may_be_finished_under_the_locks,
             what_a_gone_process_held_enters_the_log_in_order,
+            gone_processes_are_found_among_those_that_live,
             a_held_command_that_is_set_aside_is_held_no_more,
             what_a_process_holds_is_listed_in_order_and_let_go_of,
             a_strict_command_does_not_enter_before_those_of_the_log,
