@@ -120,7 +120,7 @@ async fn ask_for_replay(
         Asked::Retry => Replay::Retry,
         Asked::Discard => Replay::Discard,
     };
-    let answer = store.ask_for_replay(id, replay, &by.who, by.reason.as_deref()).await?;
+    let answer = store.ask_for_replay(id, replay, by).await?;
     Ok(match answer {
         ReplayAsked::Accepted => Acted::Done,
         ReplayAsked::AlreadyAsked => match store.dead_letter(id).await? {

@@ -24,7 +24,7 @@ pub(super) async fn step(at_work: &AtWork<'_>, pace: &mut Pace) -> Result<bool, 
         at_work.done().await?;
         return Ok(false);
     };
-    let by = by(job, Some(JobStep { id: job.id, owner, cursor, canary: is_canary }));
+    let by = by(job, JobStep { id: job.id, owner, cursor, canary: is_canary });
     match job.asked.action {
         JobAction::Retry => {
             let request = |id| RetryRequest { id, payload: None };
@@ -70,12 +70,13 @@ pub(super) async fn make_good(
             JobAction::Discard => act::Asked::Discard,
             JobAction::Cancel => return Ok(()),
         };
-        act::ask_again(store, signals, asked, &letters, &by(job, None)).await?;
+        let step = JobStep { id: job.id, owner, cursor: last, canary: false };
+        act::ask_again(store, signals, asked, &letters, &by(job, step)).await?;
         pace.wait_after(letters.len()).await;
         passed.cursor = Some(last);
     }
 }
 
-fn by(job: &Job, step: Option<JobStep>) -> ActedBy {
-    ActedBy { who: job.asked.who.clone(), reason: job.asked.reason.clone(), job: step }
+fn by(job: &Job, step: JobStep) -> ActedBy {
+    ActedBy { who: job.asked.who.clone(), reason: job.asked.reason.clone(), job: Some(step) }
 }

@@ -125,15 +125,15 @@ impl Person {
         letter: &DeadLetter,
         decision: &Decision,
     ) -> Result<bool, StoreError> {
+        let by = ActedBy { who: self.name.clone(), reason: Some("simulated".into()), job: None };
         if letter.kind == DeadLetterKind::ParkedKey {
             let replay = match decision {
                 Decision::Discard => Replay::Discard,
                 Decision::Retry | Decision::RetryEdited(_) => Replay::Retry,
             };
-            let asked = store.ask_for_replay(letter.id, replay, &self.name, Some("simulated"));
+            let asked = store.ask_for_replay(letter.id, replay, &by);
             return Ok(asked.await? == ReplayAsked::Accepted);
         }
-        let by = ActedBy { who: self.name.clone(), reason: Some("simulated".into()), job: None };
         let retry = |id: DeadLetterId, payload: Option<&String>| RetryRequest {
             id,
             payload: payload.map(|text| RawJson::from_trusted(text.clone())),

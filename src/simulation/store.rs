@@ -285,11 +285,10 @@ impl ParkedKeys for SimulatedStore {
         &self,
         dead_letter: DeadLetterId,
         replay: Replay,
-        who: &str,
-        reason: Option<&str>,
+        by: &ActedBy,
     ) -> Result<ReplayAsked, StoreError> {
         let asked = Noted::of(&(dead_letter, replay));
-        let work = self.inner().ask_for_replay(dead_letter, replay, who, reason);
+        let work = self.inner().ask_for_replay(dead_letter, replay, by);
         self.write("ask_for_replay", asked, work).await
     }
 

@@ -206,7 +206,7 @@ pub struct ActedBy {
     pub who: String,
     /// Why.
     pub reason: Option<String>,
-    /// The step of a job that this is.
+    /// The step of a job that this is; of parked keys and callbacks only the job counts.
     pub job: Option<JobStep>,
 }
 

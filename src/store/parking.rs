@@ -9,7 +9,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{DocumentWrite, EventEntry, FoldDocuments, StoreError};
+use super::{ActedBy, DocumentWrite, EventEntry, FoldDocuments, StoreError};
 use crate::{
     dead_letter::DeadLetterId,
     message::{
@@ -303,8 +303,7 @@ pub trait ParkedKeys: Send + Sync {
         &self,
         dead_letter: DeadLetterId,
         replay: Replay,
-        who: &str,
-        reason: Option<&str>,
+        by: &ActedBy,
     ) -> Result<ReplayAsked, StoreError>;
 
     /// Keys of these groups' partitions whose replay was asked for and has not ended, those that were

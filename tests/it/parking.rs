@@ -13,7 +13,7 @@ use adjutant::{
     ingress::IngressSettings,
     message::{CommandId, GroupName, Offset},
     service::{Process, ProcessParts, groups_of},
-    store::{KeyScope, Logs, ParkedKey, ParkedKeys, Queries, Replay, ReplayAsked, Views},
+    store::{ActedBy, KeyScope, Logs, ParkedKey, ParkedKeys, Queries, Replay, ReplayAsked, Views},
     worker::ParkingSettings,
 };
 
@@ -98,7 +98,8 @@ impl Bed {
     }
 
     async fn ask(&self, letter: DeadLetterId, replay: Replay) {
-        let asked = self.site.store.ask_for_replay(letter, replay, "ada", Some("mended")).await;
+        let by = ActedBy { who: "ada".into(), reason: Some("mended".into()), job: None };
+        let asked = self.site.store.ask_for_replay(letter, replay, &by).await;
         assert_eq!(asked.expect("ask"), ReplayAsked::Accepted);
     }
 

@@ -310,8 +310,7 @@ impl ParkedKeys for MemoryStore {
         &self,
         _: DeadLetterId,
         _: Replay,
-        _: &str,
-        _: Option<&str>,
+        _: &ActedBy,
     ) -> Result<ReplayAsked, StoreError> {
         unimplemented!()
     }

@@ -82,8 +82,8 @@ const TAKE_DUE: &str = "
 
 /// Those that are gone are found by a walk over immediate_of_owner between the ids of those that live,
 /// from owner to owner: the stretch of one that lives is not read at all. It may hold many commands,
-/// and, while an old snapshot keeps them, very many that it has finished. The rest is served by the
-/// same index, and by commands_pkey.
+/// and, while an old snapshot keeps them, very many that it has finished. The nil id is nobody's:
+/// what was let go of has it. The rest is served by the same index, and by commands_pkey.
 const TAKE_OVER: &str = "
     WITH gaps AS (
         SELECT lag(m.id, 1, '00000000-0000-0000-0000-000000000000') OVER (ORDER BY m.id) AS lower,
@@ -92,6 +92,8 @@ const TAKE_OVER: &str = "
                  WHERE heartbeat_at > clock_timestamp() - $2::bigint * interval '1 millisecond'
                  UNION ALL SELECT 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS m),
     gone AS MATERIALIZED (
+        SELECT '00000000-0000-0000-0000-000000000000'::uuid AS owner
+        UNION ALL
         SELECT o.owner FROM gaps
          CROSS JOIN LATERAL (
                WITH RECURSIVE owners AS (

@@ -22,9 +22,9 @@ use crate::{
         StreamId, Timestamp, Version,
     },
     store::{
-        EventEntry, EventFailure, EventProgress, FoldDocuments, Generation, KeyName, KeyScope,
-        NewParkedKey, ParkedCount, ParkedKey, ParkedKeys, ParkedReference, Replay, ReplayAsked,
-        ReplayProgress, ReplayStep, StoreError, WaitingEvent,
+        ActedBy, EventEntry, EventFailure, EventProgress, FoldDocuments, Generation, KeyName,
+        KeyScope, NewParkedKey, ParkedCount, ParkedKey, ParkedKeys, ParkedReference, Replay,
+        ReplayAsked, ReplayProgress, ReplayStep, StoreError, WaitingEvent,
     },
 };
 
@@ -204,10 +204,9 @@ impl ParkedKeys for PostgresStore {
         &self,
         dead_letter: DeadLetterId,
         replay: Replay,
-        who: &str,
-        reason: Option<&str>,
+        by: &ActedBy,
     ) -> Result<ReplayAsked, StoreError> {
-        self.ask_once(dead_letter, replay, who, reason).await
+        self.ask_once(dead_letter, replay, by).await
     }
 
     async fn keys_to_replay(

@@ -14,8 +14,8 @@ use crate::{
     dead_letter::DeadLetterId,
     message::MemberId,
     store::{
-        EventFailure, Fence, FoldDocuments, KeyName, KeyScope, ParkedKey, Replay, ReplayAsked,
-        ReplayProgress, ReplayStep, StoreError,
+        ActedBy, EventFailure, Fence, FoldDocuments, KeyName, KeyScope, ParkedKey, Replay,
+        ReplayAsked, ReplayProgress, ReplayStep, StoreError,
     },
 };
 
@@ -61,8 +61,8 @@ const ASK: &str = "
     SELECT 1 FROM asked";
 
 const AUDIT: &str = "
-    INSERT INTO adjutant.dead_letter_audit (at, dead_letter_id, action, who, reason)
-    VALUES (clock_timestamp(), $1, $2, $3, $4)";
+    INSERT INTO adjutant.dead_letter_audit (at, dead_letter_id, action, who, reason, job_id)
+    VALUES (clock_timestamp(), $1, $2, $3, $4, $5)";
 
 /// Served by events_partition_stream_version_key and checkpoints_pkey.
 const STREAM_WAITS: &str = "
@@ -121,8 +121,7 @@ impl PostgresStore {
         &self,
         dead_letter: DeadLetterId,
         replay: Replay,
-        who: &str,
-        reason: Option<&str>,
+        by: &ActedBy,
     ) -> Result<ReplayAsked, StoreError> {
         let letter = dead_letter.0;
         let mut transaction = self.transaction().await?;
@@ -143,7 +142,9 @@ impl PostgresStore {
             return Err(StoreError::Corrupt(format!("no key is parked for {dead_letter}")));
         }
         let audit = transaction.prepare(AUDIT).await?;
-        transaction.commit_with(&audit, &[&letter, &replay.as_str(), &who, &reason]).await?;
+        let job = by.job.map(|step| step.id.0);
+        let done: [&(dyn ToSql + Sync); 5] = [&letter, &replay.as_str(), &by.who, &by.reason, &job];
+        transaction.commit_with(&audit, &done).await?;
         Ok(ReplayAsked::Accepted)
     }
 

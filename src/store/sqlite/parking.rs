@@ -15,9 +15,9 @@ use crate::{
         StreamId, Timestamp, Version,
     },
     store::{
-        EventEntry, EventFailure, EventProgress, Fence, FoldDocuments, Folded, Generation, KeyName,
-        KeyScope, NewParkedKey, ParkedCount, ParkedKey, ParkedKeys, ParkedReference, Replay,
-        ReplayAsked, ReplayProgress, ReplayStep, StoreError, WaitingEvent,
+        ActedBy, EventEntry, EventFailure, EventProgress, Fence, FoldDocuments, Folded, Generation,
+        KeyName, KeyScope, NewParkedKey, ParkedCount, ParkedKey, ParkedKeys, ParkedReference,
+        Replay, ReplayAsked, ReplayProgress, ReplayStep, StoreError, WaitingEvent,
         stored::{WAITING_BYTES, group_of, json_text, key_scope, metadata, replay, stream},
     },
 };
@@ -171,14 +171,12 @@ impl ParkedKeys for SqliteStore {
         &self,
         dead_letter: DeadLetterId,
         replay: Replay,
-        who: &str,
-        reason: Option<&str>,
+        by: &ActedBy,
     ) -> Result<ReplayAsked, StoreError> {
-        let (who, reason) = (who.to_owned(), reason.map(str::to_owned));
-        let asked = self.engine.write(move |transaction| {
-            transaction.ask_for_replay(dead_letter, replay, &who, reason.as_deref())
-        });
-        asked.await
+        let by = by.clone();
+        self.engine
+            .write(move |transaction| transaction.ask_for_replay(dead_letter, replay, &by))
+            .await
     }
 
     async fn keys_to_replay(

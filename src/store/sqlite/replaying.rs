@@ -12,7 +12,7 @@ use crate::{
     dead_letter::DeadLetterId,
     message::{MemberId, Position},
     store::{
-        EventFailure, Fence, Folded, KeyName, KeyScope, ParkedKey, Replay, ReplayAsked,
+        ActedBy, EventFailure, Fence, Folded, KeyName, KeyScope, ParkedKey, Replay, ReplayAsked,
         ReplayProgress, ReplayStep, StoreError, ViewDocuments,
         stored::{closed_by, replay_code},
     },
@@ -48,8 +48,8 @@ const DISCARD: &str = "
              WHERE dead_letter_id = ?1 AND scope <> 1)";
 
 const AUDIT: &str = "
-    INSERT INTO dead_letter_audit (at, dead_letter_id, action, who, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5)";
+    INSERT INTO dead_letter_audit (at, dead_letter_id, action, who, reason, job_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// Served by UNIQUE (partition, stream, version).
 const STREAM_WAITS: &str = "
@@ -93,8 +93,7 @@ impl Transaction<'_> {
         &self,
         dead_letter: DeadLetterId,
         replay: Replay,
-        who: &str,
-        reason: Option<&str>,
+        by: &ActedBy,
     ) -> Result<ReplayAsked, StoreError> {
         let letter = dead_letter.0;
         let state = self.first(LETTER, [letter.as_bytes()], |row| column::<i16>(row, 0))?;
@@ -110,8 +109,9 @@ impl Transaction<'_> {
         if replay == Replay::Discard {
             self.execute(DISCARD, [letter.as_bytes()])?;
         }
-        let (who, reason) = (storable::text(who)?, storable::maybe_text(reason)?);
-        let audit = params![self.now, letter.as_bytes(), replay.as_str(), who, reason];
+        let (who, reason) = (storable::text(&by.who)?, storable::maybe_text(by.reason.as_deref())?);
+        let job = by.job.as_ref().map(|step| step.id.0.as_bytes());
+        let audit = params![self.now, letter.as_bytes(), replay.as_str(), who, reason, job];
         self.execute(AUDIT, audit)?;
         Ok(ReplayAsked::Accepted)
     }

@@ -81,6 +81,10 @@ async fn a_job_that_is_taken_up_asks_for_what_its_last_owner_left_out() {
         .await;
         assert_eq!((ended.state, ended.done, ended.failed), (JobState::Done, 6, 0));
         bed.until_unparked().await;
+        let by_it = "SELECT count(*) FROM adjutant.dead_letter_audit WHERE job_id = $1";
+        let pool = bed.site.database.pool().await;
+        let by_it = sqlx::query_scalar::<_, i64>(by_it).bind(made.id.0).fetch_one(&pool).await;
+        assert_eq!(by_it.expect("count"), 6, "the audit names the job");
         drop(api);
     }
     for counter in &counters {

@@ -6,9 +6,9 @@ use adjutant::{
     dead_letter::DeadLetterId,
     message::{CommandId, Failure, GroupName, MemberId, Offset, Partition, Position, Version},
     store::{
-        CheckpointMove, DocumentRow, EventFailure, Fence, FoldDocuments, FoldRequest, Folded,
-        KeyScope, NewParkedKey, ParkedKey, ParkedReference, Replay, ReplayAsked, ReplayProgress,
-        ReplayStep, Store, StoreError, ViewCommit, WaitingEvent,
+        ActedBy, CheckpointMove, DocumentRow, EventFailure, Fence, FoldDocuments, FoldRequest,
+        Folded, KeyScope, NewParkedKey, ParkedKey, ParkedReference, Replay, ReplayAsked,
+        ReplayProgress, ReplayStep, Store, StoreError, ViewCommit, WaitingEvent,
     },
 };
 
@@ -76,7 +76,8 @@ async fn parked(store: &Arc<dyn Store>) -> Vec<ParkedKey> {
 }
 
 async fn ask(store: &Arc<dyn Store>, letter: DeadLetterId, replay: Replay) -> ReplayAsked {
-    store.ask_for_replay(letter, replay, "test", Some("to see")).await.expect("ask")
+    let by = ActedBy { who: "test".into(), reason: Some("to see".into()), job: None };
+    store.ask_for_replay(letter, replay, &by).await.expect("ask")
 }
 
 async fn checkpoint(store: &Arc<dyn Store>) -> Offset {
