@@ -3,12 +3,16 @@
 //!
 //! `axum::serve` is not used, because it has neither connection limits nor header timeouts.
 
+mod chunks;
+mod connection;
+mod exchange;
+mod long_wait;
 mod stall;
+#[cfg(test)]
+mod tests;
+mod wire;
 
-use std::{
-    any::Any, convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc,
-    time::Duration,
-};
+use std::{any::Any, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,8 +20,8 @@ use axum::{
     http::{Request, Response},
 };
 use futures_util::FutureExt as _;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
@@ -25,7 +29,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
-use self::stall::Unstalled;
+use self::long_wait::Received;
+
+pub(crate) use self::long_wait::LongWait;
 
 /// How many connections may wait in the kernel until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -48,6 +54,8 @@ pub(crate) struct ServerLimits {
     pub(crate) drain_timeout: Duration,
     /// A gauge that shows how many connections are open.
     pub(crate) connections_gauge: Option<&'static str>,
+    /// A gauge that shows how many of them wait without buffers ([`LongWait`]).
+    pub(crate) detached_gauge: Option<&'static str>,
     /// What is answered when a handler panicked; the plain 500 if there is none.
     pub(crate) on_panic: Option<fn() -> Response<Body>>,
 }
@@ -60,6 +68,7 @@ impl Default for ServerLimits {
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
             connections_gauge: None,
+            detached_gauge: None,
             on_panic: None,
         }
     }
@@ -82,7 +91,7 @@ pub(crate) async fn serve(
 ) {
     let places = Arc::new(Semaphore::new(limits.max_connections.max(1)));
     let connections = TaskTracker::new();
-    let server = Server { router, limits: limits.clone() };
+    let server = Arc::new(Server::new(router, limits.clone()));
     let accepting = async {
         loop {
             // A place first: what has none waits in the kernel and costs nothing here.
@@ -116,49 +125,30 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-#[derive(Clone)]
 struct Server {
     router: Router,
     limits: ServerLimits,
+    http: http1::Builder,
 }
 
 impl Server {
-    async fn connection(self, stream: TcpStream, stop: CancellationToken) {
-        let _counted = self.limits.connections_gauge.map(Counted::up);
-        // Answers are small: do not wait to fill packets. Failing, they are only slower.
-        let _ = stream.set_nodelay(true);
-        let service = service_fn(|request: Request<Incoming>| self.answer(request));
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
+    fn new(router: Router, limits: ServerLimits) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
             .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(MAX_BUFFER_BYTES);
-        let stream = Unstalled::new(stream, self.limits.write_timeout);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                let drained = tokio::time::timeout(self.limits.drain_timeout, connection).await;
-                drained.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(error) = ended {
-            // The client broke off, was too slow or sent something else than HTTP.
-            tracing::debug!(%error, "a connection ended");
-        }
+        Self { router, limits, http }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    async fn answer(self: Arc<Self>, request: Request<Received>) -> Response<Body> {
         let mut router = self.router.clone();
         let handled = async move { router.call(request).await };
         match AssertUnwindSafe(handled).catch_unwind().await {
-            Ok(answer) => answer,
+            Ok(Ok(answer)) => answer,
             Err(panic) => {
                 tracing::error!(panic = panic_text(panic.as_ref()), "a request handler panicked");
-                Ok(self.limits.on_panic.map_or_else(plain_500, |answer| answer()))
+                self.limits.on_panic.map_or_else(plain_500, |answer| answer())
             }
         }
     }

@@ -55,6 +55,8 @@ pub const BREAKER_STATE: &str = "adjutant_breaker_state";
 pub const BREAKER_OPENED_TOTAL: &str = "adjutant_breaker_opened_total";
 /// Open connections of the HTTP API.
 pub const HTTP_CONNECTIONS: &str = "adjutant_http_connections";
+/// Connections of the HTTP API whose requests wait, and that have no buffers meanwhile.
+pub const HTTP_DETACHED: &str = "adjutant_http_detached";
 /// Connections of the HTTP API that were dropped because their clients took nothing for too long.
 pub const HTTP_STALLED_TOTAL: &str = "adjutant_http_stalled_total";
 /// Clients that wait for commands, by kind (`outcome`: until it ends; `status`: every change).
@@ -183,6 +185,7 @@ pub fn describe() {
     describe_counter!(RECURRING_FAILED_TOTAL, "Times that firing was put off");
     describe_counter!(COMMANDS_CANCELLED_TOTAL, "Commands that somebody called off, by type");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the HTTP API");
+    describe_gauge!(HTTP_DETACHED, "Open connections whose requests wait, without buffers");
     describe_counter!(HTTP_STALLED_TOTAL, "Connections dropped because their clients took nothing");
     describe_counter!(CALLBACKS_TOTAL, "Tries to deliver callbacks, by result");
     describe_gauge!(CALLBACKS_PENDING, "Callbacks that wait in this relay's partitions");

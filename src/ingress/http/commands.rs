@@ -12,6 +12,7 @@ use super::{
     respond::{self, List, store_problem},
 };
 use crate::{
+    http_server::LongWait,
     ingress::{Problem, ProblemCode},
     message::{CommandId, RawJson},
     store::{CommandFilter, CommandRecord, CommandStatus, UnknownStatus},
@@ -37,6 +38,7 @@ pub(super) struct OneQuery {
 pub(super) async fn one(
     _: Allowed<ToSubmit>,
     State(app): State<App>,
+    long_wait: LongWait,
     Named(id): Named<String>,
     Asked(query): Asked<OneQuery>,
 ) -> Result<Response, Problem> {
@@ -45,6 +47,7 @@ pub(super) async fn one(
     if record.outcome.is_none() && !wait.is_zero() {
         // Not shown, and perhaps large: many may wait.
         record.payload = RawJson::from_trusted("null".into());
+        long_wait.begins();
         // `watch` looks at once, so an outcome written since the record was read is not missed.
         record.outcome = app.changes.watch(record.partition, id).within(wait).await;
     }

@@ -151,6 +151,7 @@ impl Ingress {
             write_timeout: Duration::from_millis(parts.settings.write_timeout_ms),
             drain_timeout: Duration::from_millis(parts.settings.drain_timeout_ms),
             connections_gauge: Some(names::HTTP_CONNECTIONS),
+            detached_gauge: Some(names::HTTP_DETACHED),
             on_panic: Some(routes::panicked),
         };
         let shutdown = parts.shutdown.clone();

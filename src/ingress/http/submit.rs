@@ -14,11 +14,16 @@ use super::{
     resource::{CommandResource, Known},
 };
 use crate::{
+    http_server::LongWait,
     immediate::{AsyncCommandProcessor, Executed},
     ingress::{Acceptance, AccessRole, Origin, Problem, WaitForOutcome},
     message::{CommandId, Lane, StreamId, Timestamp},
     store::NewCommand,
 };
+
+/// A wait that takes longer than this is a long one. Most commands end sooner, and their connections
+/// are left as they are.
+const QUICK: Duration = Duration::from_millis(250);
 
 /// Accepts a command: 202 when it is durable, 200 when it ended within `Prefer: wait=N`.
 #[utoipa::path(
@@ -73,7 +78,9 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
     let traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let origin = Origin { id: key, traceparent, reply_to: None };
     let command = app.validator.check(&received.bytes, &origin)?;
-    drop(received);
+    let long_wait = parts.extensions.get().cloned().unwrap_or_default();
+    // Both are slices of a large buffer, and many may wait.
+    drop((received, parts));
 
     let sent = Sent {
         id: command.id,
@@ -84,7 +91,7 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
         not_after: command.not_after,
     };
     if let Some(immediate) = app.immediate.as_ref().filter(|_| command.lane == Lane::Immediate) {
-        return submit_immediate(app, immediate, command, sent, wait).await;
+        return submit_immediate(app, immediate, command, sent, wait, &long_wait).await;
     }
     // Interest is registered before the command is accepted, so that no hint is missed.
     let outcome = wait
@@ -96,7 +103,7 @@ async fn submit_one(app: &App, request: Request) -> Result<Response, Problem> {
         .await
         .map_err(|refusal| Problem::from(refusal).about(sent.id))?;
     app.metrics.single.accepted(accepted.replay);
-    Ok(with_applied(answer(app, &sent, accepted, outcome).await, wait))
+    Ok(with_applied(answer(app, &sent, accepted, outcome, &long_wait).await, wait))
 }
 
 /// With a caller who waits, it is executed and then answered; else it is durable, and then answered.
@@ -106,6 +113,7 @@ async fn submit_immediate(
     command: NewCommand,
     sent: Sent,
     wait: Option<Duration>,
+    long_wait: &LongWait,
 ) -> Result<Response, Problem> {
     let refused = |refusal| Problem::from(refusal).about(sent.id);
     let limit = wait.unwrap_or_default();
@@ -115,7 +123,7 @@ async fn submit_immediate(
         // The first command's resource, whichever lane it took.
         Executed::Ended(acceptance, _) if acceptance.replay => {
             app.metrics.single.accepted(true);
-            answer(app, &sent, acceptance, None).await
+            answer(app, &sent, acceptance, None, long_wait).await
         }
         Executed::Ended(acceptance, outcome) => {
             app.metrics.single.accepted(acceptance.replay);
@@ -130,7 +138,7 @@ async fn submit_immediate(
             let left = limit.saturating_sub(began.elapsed());
             let partition = app.partitions.of(&sent.stream);
             let wait = (!left.is_zero()).then(|| (app.changes.watch(partition, sent.id), left));
-            answer(app, &sent, acceptance, wait).await
+            answer(app, &sent, acceptance, wait, long_wait).await
         }
     };
     Ok(with_applied(response, wait))
@@ -175,6 +183,7 @@ async fn answer(
     sent: &Sent,
     accepted: Acceptance,
     outcome: Option<(WaitForOutcome, Duration)>,
+    long_wait: &LongWait,
 ) -> Response {
     if accepted.replay {
         // The first command may have ended long ago. If it cannot be read now, it is still accepted.
@@ -186,7 +195,7 @@ async fn answer(
     }
     let known = sent.known(&accepted);
     let ended = match outcome {
-        Some((outcome, wait)) => outcome.within(wait).await,
+        Some((outcome, wait)) => long_wait.begins_after(QUICK, outcome.within(wait)).await,
         None => None,
     };
     CommandResource::of_known(&known, ended.as_ref()).submitted(accepted.replay)

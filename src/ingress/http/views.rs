@@ -16,6 +16,7 @@ use super::{
     respond::{self, List, Raw, store_problem},
 };
 use crate::{
+    http_server::LongWait,
     ingress::{Problem, ProblemCode},
     message::{GroupName, Position},
     store::ViewRecord,
@@ -74,6 +75,7 @@ pub(super) struct OneQuery {
 pub(super) async fn one(
     _: Allowed<ToRead>,
     State(app): State<App>,
+    long_wait: LongWait,
     Named((view, key)): Named<(String, String)>,
     Asked(query): Asked<OneQuery>,
     headers: HeaderMap,
@@ -81,8 +83,14 @@ pub(super) async fn one(
     check_view(&app, &view)?;
     params::no_nul("key", &key)?;
     let wait = params::wait(query.wait)?;
+    // Copied, because many may wait, and their headers are slices of large buffers.
+    let known = known_etags(&headers);
+    drop(headers);
     let record = match &query.at {
         Some(at) => {
+            if !wait.is_zero() {
+                long_wait.begins();
+            }
             let position = wait_for(&app, &view, at, wait).await?;
             read_at(&app, &view, &key, position).await?
         }
@@ -94,7 +102,7 @@ pub(super) async fn one(
         Problem::new(ProblemCode::DocumentNotFound, detail)
     })?;
     let etag = format!("\"{}\"", record.version);
-    let mut response = if matches_etag(&headers, &etag) {
+    let mut response = if matches_etag(&known, &etag) {
         let mut unchanged = Response::new(Body::empty());
         *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
         unchanged
@@ -152,13 +160,17 @@ async fn read_at(
     Err(Problem::new(ProblemCode::Parked, detail))
 }
 
-/// Weak comparison (RFC 9110, section 13.1.2).
-fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+/// The lists of `If-None-Match`.
+fn known_etags(headers: &HeaderMap) -> Vec<String> {
     let values = headers.get_all(header::IF_NONE_MATCH).into_iter();
-    let mut given = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-    given.any(|given| {
-        let given = given.trim();
-        given == "*" || given.strip_prefix("W/").unwrap_or(given) == etag
+    values.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+}
+
+/// Weak comparison (RFC 9110, section 13.1.2).
+fn matches_etag(known: &[String], etag: &str) -> bool {
+    known.iter().flat_map(|list| list.split(',')).any(|known| {
+        let known = known.trim();
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag
     })
 }
 

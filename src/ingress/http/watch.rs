@@ -21,6 +21,7 @@ use super::{
     resource::CommandResource,
 };
 use crate::{
+    http_server::LongWait,
     ingress::{NoRoom, Problem, ProblemCode, StatusChanges, Told},
     store::CommandRecord,
 };
@@ -53,6 +54,7 @@ pub(super) struct NoQuery {}
 pub(super) async fn watch(
     _: Allowed<ToSubmit>,
     State(app): State<App>,
+    long_wait: LongWait,
     Named(id): Named<String>,
     Asked(NoQuery {}): Asked<NoQuery>,
     headers: HeaderMap,
@@ -82,6 +84,7 @@ pub(super) async fn watch(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     // nginx would otherwise collect events before it passes them on.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    long_wait.begins();
     Ok(response)
 }
 

@@ -113,7 +113,7 @@ async fn wait(way: Way, site: &Site<'_>, figures: &mut Figures) -> Result<(), Be
     tokio::time::sleep(idle).await;
     let keys = way.keys();
     let percent = |seconds: f64| seconds * 100.0 / idle.as_secs_f64();
-    figures.add(keys.memory, growth / clients.len() as f64, "KiB", "≤ 5, and hyper's buffers");
+    figures.add(keys.memory, growth / clients.len() as f64, "KiB", "≤ 5 KB");
     figures.add(keys.process_cpu, percent(process.cpu_seconds()), "%", "< 5");
     let postgresql = services.used().postgresql.unwrap_or_default();
     figures.add(keys.database_cpu, percent(postgresql), "%", "");

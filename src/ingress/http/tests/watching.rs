@@ -24,6 +24,8 @@ async fn metric(api: &Api, name: &str) -> f64 {
 }
 
 const WATCHING: &str = "adjutant_watchers{kind=\"status\"}";
+const WAITING: &str = "adjutant_watchers{kind=\"outcome\"}";
+const DETACHED: &str = "adjutant_http_detached";
 
 impl Api {
     async fn submitted(&self) -> CommandId {
@@ -196,12 +198,65 @@ async fn who_takes_nothing_holds_nobody_up_and_is_dropped() {
     let mut slow = EventStream::open_on(socket, id, None).await;
     assert_eq!(good.next().await.unwrap().status(), "accepted");
     assert_eq!(slow.next().await.unwrap().status(), "accepted");
+    until(async || metric(&api, DETACHED).await == 2.0).await;
     api.store.inside().reply = Some(RawJson::from_trusted(format!("\"{}\"", "x".repeat(32 << 20))));
     api.ends(id, OutcomeStatus::Succeeded);
     assert_eq!(good.statuses().await, ["succeeded"], "while the other takes nothing");
     assert!(good.is_complete);
     until(async || metric(&api, "adjutant_http_stalled_total").await >= 1.0).await;
     assert!(slow.next().await.is_none() && !slow.is_complete, "it was broken off");
+}
+
+/// A long-poll, an event stream, a read of one's own writes and a submission that waits.
+#[tokio::test]
+async fn whoever_waits_long_is_detached_and_who_leaves_is_not_waited_for() {
+    let api = Api::start().await;
+    let id = api.submitted().await;
+    let mut clients = Vec::new();
+    for target in [
+        format!("/v1/commands/{id}?wait=60"),
+        format!("/v1/commands/{id}/watch"),
+        "/v1/views/balances/a?at=3:1000&wait=60".to_owned(),
+    ] {
+        let mut client = Client::connect(api.address).await;
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).await;
+        clients.push(client);
+    }
+    let body = deposit(6).to_string();
+    let mut client = Client::connect(api.address).await;
+    let head = format!(
+        "POST /v1/commands HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+         Prefer: wait=60\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    client.send((head + &body).as_bytes()).await;
+    clients.push(client);
+    until(async || metric(&api, DETACHED).await == 4.0).await;
+    assert_eq!((metric(&api, WAITING).await, metric(&api, WATCHING).await), (2.0, 1.0));
+    drop(clients);
+    until(async || metric(&api, DETACHED).await == 0.0).await;
+    assert_eq!((metric(&api, WAITING).await, metric(&api, WATCHING).await), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn after_a_long_poll_its_connection_goes_on() {
+    let api = Api::start().await;
+    let id = api.submitted().await;
+    let mut client = Client::connect(api.address).await;
+    let target = format!("/v1/commands/{id}?wait=60");
+    let poll = async {
+        let polled = client.request("GET", &target, &[], b"").await;
+        (polled.status, polled.json()["status"].clone())
+    };
+    let end = async {
+        until(async || metric(&api, DETACHED).await == 1.0).await;
+        api.ends(id, OutcomeStatus::Succeeded);
+    };
+    let (polled, ()) = tokio::join!(poll, end);
+    assert_eq!(polled, (200, json!("succeeded")));
+    let again = client.request("GET", &target, &[], b"").await;
+    assert_eq!(again.json()["status"], "succeeded");
+    assert_eq!(metric(&api, DETACHED).await, 0.0);
 }
 
 #[tokio::test]
