@@ -113,6 +113,8 @@ mod list {
         CancelLeavesHold = "cancelled command holds",
         /// A command that has ended meanwhile is set aside nevertheless.
         EndedSetAside = "ended command set aside",
+        /// A command is started although its `not_after` has passed.
+        DeadlineIgnored = "deadline ignored",
         /// A key is unparked though events wait for it.
         UnparkedTooEarly = "unparked too early",
         /// A held command is finished without a look at whether it is still held.

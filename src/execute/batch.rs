@@ -182,7 +182,8 @@ impl Batch<'_> {
         let first_offset = log_offset.map(|offset| command.first_offset_at(offset));
         let place = Place { partition, log_offset, first_offset, command };
         // Before anything else: whoever could execute it, and whatever it waits for, it is too late.
-        if command.not_after.is_some_and(|not_after| not_after < self.known.now) {
+        let is_late = command.not_after.is_some_and(|not_after| not_after < self.known.now);
+        if is_late && !planted!(DeadlineIgnored) {
             self.expire(&place);
             return Ok(());
         }

@@ -141,10 +141,14 @@ impl Clients {
             };
             draft["not_before"] = json!(rfc3339(self.world.clock.now() + wait));
         }
-        if dice.happens(400) {
+        if dice.happens(500) {
             let due = if draft.get("not_before").is_some() { 5_000 } else { 0 };
             let within = Duration::from_millis(due) + dice.millis(0, 3_000);
             draft["not_after"] = json!(rfc3339(self.world.clock.now() + within));
+        } else if draft.get("not_before").is_none() && dice.happens(100) {
+            // It was on its way for long.
+            let late = Duration::from_secs(60 + dice.below(600));
+            draft["not_after"] = json!(rfc3339(self.world.clock.now() - late));
         }
         (draft, dice.happens(1_500))
     }

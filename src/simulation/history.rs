@@ -145,7 +145,8 @@ async fn run(
     let done = std::mem::take(&mut *done.lock().unwrap_or_else(PoisonError::into_inner));
     let (dead_letters, runs) = (dead_letters(&world), recurring.runs());
     let cancelled = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
-    let heard = Heard { memory, replies, dead_letters, done, runs, cancelled };
+    let clock = world.clock.clone();
+    let heard = Heard { memory, replies, dead_letters, done, runs, cancelled, clock };
     violations.extend(recurring.check(&evidence).await?);
     violations.extend(checks::all(&service, &evidence, &heard));
     let scenario = scenario.lock().unwrap_or_else(PoisonError::into_inner);

@@ -47,11 +47,13 @@ pub(super) struct World {
 pub(super) struct Clock {
     started: Instant,
     jumped_ms: AtomicI64,
+    /// From when to when, by the store's time.
+    jumps: Mutex<Vec<(Timestamp, Timestamp)>>,
 }
 
 impl Clock {
     pub(super) fn starting_now() -> Self {
-        Self { started: Instant::now(), jumped_ms: AtomicI64::new(0) }
+        Self { started: Instant::now(), jumped_ms: AtomicI64::new(0), jumps: Mutex::default() }
     }
 
     /// The time since the beginning.
@@ -66,7 +68,22 @@ impl Clock {
 
     pub(super) fn jump(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        let from = self.now();
         self.jumped_ms.fetch_add(by, Ordering::Relaxed);
+        self.jumps.lock().unwrap_or_else(PoisonError::into_inner).push((from, self.now()));
+    }
+
+    /// How much time passed between two times of the store, in microseconds, without the jumps: as
+    /// long as anybody had to notice.
+    pub(super) fn passed(&self, from: i64, to: i64) -> i64 {
+        let micros = |time: Timestamp| {
+            i64::try_from(time.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
+        };
+        let jumps = self.jumps.lock().unwrap_or_else(PoisonError::into_inner);
+        let jumped = jumps
+            .iter()
+            .map(|(before, after)| (micros(*after).min(to) - micros(*before).max(from)).max(0));
+        to - from - jumped.sum::<i64>()
     }
 }
 
@@ -257,4 +274,25 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jumps_of_the_clock_are_no_time_that_passed() {
+        let clock = Clock::starting_now();
+        let now = || i64::try_from(clock.now().unix_timestamp_nanos() / 1_000).unwrap();
+        let hour = 3_600_000_000;
+        let before = now();
+        clock.jump(Duration::from_hours(1));
+        let after = now();
+        clock.jump(Duration::from_hours(2));
+        let (second, minute) = (1_000_000, 60_000_000);
+        assert!(now() - before >= 3 * hour);
+        assert!((0..second).contains(&clock.passed(before, now())));
+        assert!((0..second).contains(&clock.passed(before + minute, after + hour)));
+        assert!((0..second).contains(&(clock.passed(before - minute, after) - minute)));
+    }
 }

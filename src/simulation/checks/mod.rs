@@ -5,6 +5,7 @@
 
 mod cancellations;
 mod clients;
+mod deadlines;
 mod decisions;
 mod effects;
 mod failures;
@@ -13,7 +14,9 @@ mod logs;
 mod strict;
 mod views;
 
-use super::{Evidence, canceller::Told, client::Memory};
+use std::sync::Arc;
+
+use super::{Evidence, canceller::Told, client::Memory, world::Clock};
 use crate::domain::Service;
 
 /// What the clients of a history heard.
@@ -30,6 +33,8 @@ pub(super) struct Heard {
     pub(super) runs: std::collections::BTreeSet<uuid::Uuid>,
     /// By those who called commands off.
     pub(super) cancelled: Vec<Told>,
+    /// The store's time.
+    pub(super) clock: Arc<Clock>,
 }
 
 /// Every violation, as a sentence.
@@ -43,6 +48,7 @@ pub(super) fn all(service: &Service, evidence: &Evidence, heard: &Heard) -> Vec<
     strict::check(service, evidence, &mut violations);
     failures::check(evidence, heard, &mut violations);
     cancellations::check(evidence, heard, &mut violations);
+    deadlines::check(evidence, &heard.clock, &mut violations);
     views::check(service, evidence, &mut violations);
     violations
 }

@@ -274,7 +274,8 @@ impl Slot {
 
     fn last_words(&self, status: ExitStatus) -> String {
         // Drills do that, several times each.
-        if self.role == Role::CommandWorker && status.signal() == Some(ABORT) {
+        let executes = matches!(self.role, Role::CommandWorker | Role::Ingress);
+        if executes && status.signal() == Some(ABORT) {
             return format!("{} ended by itself ({status})", self.name);
         }
         let read = |mut file: File| -> std::io::Result<String> {

@@ -36,7 +36,7 @@ use std::{
 use adjutant::message::PartitionCount;
 use futures_util::future::{join_all, try_join};
 
-pub use check::{Checked, Violations};
+pub use check::{Checked, Counts, LaneCounts, Violations};
 pub use class::{Class, Trouble, UnknownClass};
 pub use clients::Load;
 pub use error::ChaosError;
@@ -131,8 +131,8 @@ async fn run_in(plan: &Plan, directory: &Directory) -> Result<Report, ChaosError
     let complaints = fleet.stop().await;
     let (entries, seen) = run.log.finish()?;
     eprintln!("[{:6.1} s] checking {} commands", run.seconds(), entries.len());
-    let (acted, deaths) = (run.log.acted(), fleet.deaths());
-    let mut checked = check::check(&entries, &acted, deaths.len(), &postgres, &rabbit).await?;
+    let (wishes, deaths) = (run.log.wishes(), fleet.deaths());
+    let mut checked = check::check(&entries, &wishes, deaths.len(), &postgres, &rabbit).await?;
     for (kind, all) in [
         ("does not settle", unsettled.into_iter().collect()),
         ("does not stop in order", complaints),

@@ -11,7 +11,7 @@ use adjutant::message::{InvalidPartitionCount, PartitionCount, StreamId};
 use tokio::task::JoinSet;
 
 use super::{
-    clients::{Command, Kind, Sender},
+    clients::{Command, Kind, Patience, Sender},
     error::ChaosError,
     fleet::PARTITIONS,
     log::Log,
@@ -59,7 +59,7 @@ impl Probes {
             let within = PATIENCE;
             let slow =
                 || ChaosError::TooSlow { what: "the service accepts commands".into(), within };
-            let (_, accepted) = sender.submit(&command, true).await;
+            let (_, accepted) = sender.submit(&command, Patience::Long).await;
             accepted.filter(|accepted| *accepted).ok_or_else(slow)?;
         }
         Ok(probes)
@@ -105,7 +105,7 @@ struct Followed {
 async fn follow(mut sender: Sender, command: Command, healed: Instant) -> Followed {
     let mut followed = Followed::default();
     let follow = async {
-        if let (_, Some(true)) = sender.submit(&command, true).await {
+        if let (_, Some(true)) = sender.submit(&command, Patience::Long).await {
             let ended = loop {
                 if let Some(ended) = sender.ended(&command).await {
                     break ended;
@@ -113,8 +113,8 @@ async fn follow(mut sender: Sender, command: Command, healed: Instant) -> Follow
                 pause().await;
             };
             followed.ended = Some(healed.elapsed());
-            let Some(position) = ended.position else { return };
-            while sender.applied(&command.account, &position).await.is_none() {
+            let Some(position) = ended.positions.first() else { return };
+            while sender.applied(&command.account, position).await.is_none() {
                 pause().await;
             }
             followed.visible = Some(healed.elapsed());

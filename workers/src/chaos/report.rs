@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::{check::Checked, class::Class, recovery::Recovery};
+use super::{
+    check::{Checked, LaneCounts},
+    class::Class,
+    recovery::Recovery,
+};
 
 /// Which share of the commands must have ended.
 const ENDED: f64 = 0.9;
@@ -60,7 +64,7 @@ impl Report {
     pub fn verdict(&self) -> Verdict {
         if self.checked.violations.count() > 0 {
             Verdict::Violated
-        } else if self.lacking().is_empty() && self.checked.ended_share() >= ENDED {
+        } else if self.lacking().is_empty() && self.checked.counts.ended_share() >= ENDED {
             Verdict::Passed
         } else {
             Verdict::NotEnough
@@ -106,6 +110,15 @@ impl Report {
             .map(|(kind, count, first)| (kind.into(), json!({ "count": count, "first": first })))
             .collect();
         let checked = &self.checked;
+        let counts = &checked.counts;
+        let lanes = counts.lanes().map(|(name, lane)| {
+            let LaneCounts { sent, accepted, answered_with_end, ended } = lane;
+            let lane = json!({
+                "sent": sent, "accepted": accepted, "answered_with_end": answered_with_end,
+                "ended": ended,
+            });
+            (name.to_owned(), lane)
+        });
         json!({
             "seed": self.seed,
             "seconds": self.lasted.as_secs_f64(),
@@ -113,8 +126,11 @@ impl Report {
             "not_brought_about": self.failed,
             "ended_by_themselves": self.deaths,
             "operations": {
-                "sent": checked.sent, "accepted": checked.accepted, "refused": checked.refused,
-                "unknown": checked.unknown, "could_end": checked.could_end, "ended": checked.ended,
+                "sent": counts.sent(), "accepted": counts.accepted(), "refused": counts.refused,
+                "unknown": counts.unknown, "could_end": counts.could_end, "ended": counts.ended(),
+                "lanes": serde_json::Map::from_iter(lanes),
+                "wishes_to_cancel": counts.wishes, "told_cancelled": counts.called_off,
+                "jobs": counts.jobs, "cancelled": counts.cancelled, "expired": counts.expired,
                 "lookups": self.lookups, "intake_dead_letters": checked.dead_letters,
                 "failed_attempts": checked.failed_attempts, "dead_letters": checked.deaths,
                 "actions_of_people": checked.actions,
@@ -164,7 +180,7 @@ impl Report {
                         names.join(", ")
                     );
                 }
-                let _ = write!(text, " {:.1} % ended", 100.0 * self.checked.ended_share());
+                let _ = write!(text, " {:.1} % ended", 100.0 * self.checked.counts.ended_share());
             }
         }
         text
@@ -203,20 +219,35 @@ impl Report {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["operations checked", ""]);
         let checked = &self.checked;
-        let share = 100.0 * checked.ended_share();
-        let rows = [
-            ("commands sent", checked.sent.to_string()),
-            ("told accepted", checked.accepted.to_string()),
-            ("refused", checked.refused.to_string()),
-            ("unknown", checked.unknown.to_string()),
-            ("ended", format!("{} of {} ({share:.1} %)", checked.ended, checked.could_end)),
+        let counts = &checked.counts;
+        let share = 100.0 * counts.ended_share();
+        let mut rows = vec![("commands sent", counts.sent().to_string())];
+        for ((_, lane), name) in counts.lanes().into_iter().zip([
+            "… through the queue",
+            "… through the immediate lane",
+            "… through both lanes at once",
+        ]) {
+            let LaneCounts { sent, accepted, answered_with_end, .. } = lane;
+            let words =
+                format!("{sent}: {accepted} accepted, {answered_with_end} of them by their end");
+            rows.push((name, words));
+        }
+        rows.extend([
+            ("told accepted", counts.accepted().to_string()),
+            ("refused", counts.refused.to_string()),
+            ("unknown", counts.unknown.to_string()),
+            ("ended", format!("{} of {} ({share:.1} %)", counts.ended(), counts.could_end)),
+            ("wishes to cancel", format!("{}: {} told done", counts.wishes, counts.called_off)),
+            ("jobs that cancelled", counts.jobs.to_string()),
+            ("cancelled by somebody", counts.cancelled.to_string()),
+            ("cancelled by their deadline", counts.expired.to_string()),
             ("lookups", self.lookups.to_string()),
             ("dead letters of the intake", checked.dead_letters.to_string()),
             ("attempts that failed", checked.failed_attempts.to_string()),
             ("dead letters", checked.deaths.to_string()),
             ("retried or discarded by people", checked.actions.to_string()),
             ("violations", checked.violations.count().to_string()),
-        ];
+        ]);
         for (what, result) in rows {
             table.add_row([what.to_owned(), result]);
         }
@@ -299,6 +330,13 @@ fn percentile(times: &[Option<Duration>], percent: usize) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chaos::Counts;
+
+    fn ended(could_end: u64) -> Counts {
+        let queued = LaneCounts { ended: 60, ..LaneCounts::default() };
+        let immediate = LaneCounts { ended: 30, ..LaneCounts::default() };
+        Counts { could_end, queued, immediate, ..Counts::default() }
+    }
 
     fn report(accepted: u64, could_end: u64) -> Report {
         let happened = Happened { class: Class::QueuePurge, accepted, recovery: None };
@@ -311,7 +349,7 @@ mod tests {
             failed: Vec::new(),
             deaths: Vec::new(),
             lookups: 0,
-            checked: Checked { could_end, ended: 90, ..Checked::default() },
+            checked: Checked { counts: ended(could_end), ..Checked::default() },
         }
     }
 

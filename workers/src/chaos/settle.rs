@@ -31,16 +31,25 @@ struct Reached {
     letters: i64,
     parked: i64,
     suspects: i64,
+    held: i64,
+    jobs: i64,
     /// Counts what happens without changing any of the others: people, attempts, the schedule.
     happened: i64,
 }
 
 impl Reached {
     fn is_quiet(self) -> bool {
-        self.commands == self.outcomes
-            && [self.outbox, self.behind, self.scheduled, self.holds, self.letters, self.parked]
-                .iter()
-                .all(|left| *left == 0)
+        let left = [
+            self.outbox,
+            self.behind,
+            self.scheduled,
+            self.holds,
+            self.letters,
+            self.parked,
+            self.held,
+            self.jobs,
+        ];
+        self.commands == self.outcomes && left.iter().all(|left| *left == 0)
     }
 }
 
@@ -67,8 +76,8 @@ pub(super) async fn settle(
             return Ok(Some(format!(
                 "{} commands have no outcome, {} rows wait in the outbox, views are {} events \
                  behind, {} rows are in the schedule, {} hold streams or wait, {} dead letters \
-                 are not done with, {} keys are parked, {} entries are suspect, {messages} \
-                 messages are in {INTAKE}",
+                 are not done with, {} keys are parked, {} entries are suspect, {} commands are \
+                 held by processes, {} jobs run, {messages} messages are in {INTAKE}",
                 reached.commands - reached.outcomes,
                 reached.outbox,
                 reached.behind,
@@ -77,6 +86,8 @@ pub(super) async fn settle(
                 reached.letters,
                 reached.parked,
                 reached.suspects,
+                reached.held,
+                reached.jobs,
             )));
         }
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -112,10 +112,19 @@ impl Connection {
         Self { prefer: prefer.ok(), ..self }
     }
 
+    /// What is sent from now on has this preference, or none.
+    pub fn prefers(&mut self, preference: Option<HeaderValue>) {
+        self.prefer = preference;
+    }
+
     /// Asks for a resource.
     pub async fn get(&mut self, path: &str) -> Result<Answer, ClientError> {
-        let uri = path.parse().map_err(|error| ClientError::Request(format!("{path}: {error}")))?;
-        self.send(Method::GET, &uri, None, Bytes::new()).await
+        self.send(Method::GET, &uri_of(path)?, None, Bytes::new()).await
+    }
+
+    /// Asks for the end of a resource.
+    pub async fn delete(&mut self, path: &str) -> Result<Answer, ClientError> {
+        self.send(Method::DELETE, &uri_of(path)?, None, Bytes::new()).await
     }
 
     /// Sends a body.
@@ -180,6 +189,10 @@ impl Connection {
         self.sender = Some(sender);
         Ok(Answer { status, body, retry_after })
     }
+}
+
+fn uri_of(path: &str) -> Result<Uri, ClientError> {
+    path.parse().map_err(|error| ClientError::Request(format!("{path}: {error}")))
 }
 
 async fn connect(address: &str) -> Result<SendRequest<Full<Bytes>>, ClientError> {

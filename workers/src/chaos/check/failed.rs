@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::{Connection, FromRow};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::chaos::{error::ChaosError, services::Postgres};
@@ -19,6 +20,7 @@ pub(super) struct Attempt {
     pub(super) command: Uuid,
     pub(super) number: i32,
     pub(super) code: Option<String>,
+    pub(super) failed_at: OffsetDateTime,
 }
 
 /// A death that a retry took back.

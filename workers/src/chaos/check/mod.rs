@@ -2,7 +2,11 @@
 //! compared with what the tables hold, read by plain SQL. It shares no code with the service.
 
 mod attempts;
+mod cancellations;
+mod cancelled;
+mod counts;
 mod dead_letters;
+mod deadlines;
 mod deaths;
 mod drills;
 mod failed;
@@ -19,10 +23,12 @@ pub use violations::Violations;
 
 use super::{
     error::ChaosError,
-    log::{Acted, Entry, Verdict},
+    log::{Entry, Wishes},
     services::{Postgres, Rabbit},
 };
 use crate::{database::Source, verify};
+use cancelled::Cancelled;
+pub use counts::{Counts, LaneCounts};
 use dead_letters::DeadLetters;
 use failed::Failed;
 use stored::Stored;
@@ -32,18 +38,8 @@ use stored::Stored;
 pub struct Checked {
     /// What must not be.
     pub violations: Violations,
-    /// Commands that clients sent.
-    pub sent: u64,
-    /// Of those, told accepted.
-    pub accepted: u64,
-    /// Of those, refused for good.
-    pub refused: u64,
-    /// Of those, neither.
-    pub unknown: u64,
-    /// Commands that could end and were sent.
-    pub could_end: u64,
-    /// Commands that ended.
-    pub ended: u64,
+    /// What clients sent and asked for, and what came of it.
+    pub counts: Counts,
     /// Messages in the intake's dead-letter queue.
     pub dead_letters: u64,
     /// Dead letters of the service: commands that died, keys that were parked.
@@ -54,17 +50,10 @@ pub struct Checked {
     pub failed_attempts: u64,
 }
 
-impl Checked {
-    /// Which share of the commands that could end did so.
-    pub fn ended_share(&self) -> f64 {
-        if self.could_end == 0 { 0.0 } else { self.ended as f64 / self.could_end as f64 }
-    }
-}
-
 /// Checks everything. `crashes`: how many processes ended by themselves.
 pub(super) async fn check(
     entries: &[Entry],
-    acted: &[Acted],
+    wishes: &Wishes,
     crashes: usize,
     postgres: &Postgres,
     rabbit: &Rabbit,
@@ -75,19 +64,23 @@ pub(super) async fn check(
     let stored = Stored::read(postgres).await?;
     let dead_letters = DeadLetters::take(rabbit, crashes, violations).await?;
     let failed = Failed::read(postgres).await?;
+    let cancelled = Cancelled::read(postgres).await?;
     told::check(entries, &stored, &failed, &dead_letters, violations);
     order::check(entries, &stored, &failed, violations);
+    order::check_seen(entries, &stored, violations);
     order::check_strict(entries, &stored, violations);
+    cancellations::check(entries, wishes, &stored, &failed, &cancelled, violations);
+    deadlines::check(entries, &stored, &failed, violations);
     attempts::check(entries, &stored, &failed, violations);
     deaths::check(entries, &stored, &failed, violations);
-    people::check(acted, &stored, &failed, violations);
+    people::check(&wishes.acted, &stored, &failed, violations);
     drills::check(entries, &stored, &failed, violations);
     money::check(entries, &stored, postgres, violations).await?;
     checked.dead_letters = dead_letters.count();
     checked.deaths = failed.letters.len() as u64;
-    checked.actions = acted.iter().filter(|acted| acted.done).count() as u64;
+    checked.actions = wishes.acted.iter().filter(|acted| acted.done).count() as u64;
     checked.failed_attempts = failed.attempts.values().map(|all| all.len() as u64).sum();
-    count(entries, &stored, &mut checked);
+    checked.counts = Counts::of(entries, wishes, &stored, cancelled.jobs.len());
     Ok(checked)
 }
 
@@ -101,20 +94,4 @@ async fn audit(postgres: &Postgres, violations: &mut Violations) -> Result<(), C
         violations.found("a view is behind", || format!("{group} is {events} events behind"));
     }
     Ok(())
-}
-
-fn count(entries: &[Entry], stored: &Stored, checked: &mut Checked) {
-    use super::clients::Expected;
-    checked.sent = entries.len() as u64;
-    for entry in entries {
-        match entry.verdict() {
-            Verdict::Accepted => checked.accepted += 1,
-            Verdict::Refused => checked.refused += 1,
-            Verdict::Unknown => checked.unknown += 1,
-        }
-        if entry.command.kind.expected() != Expected::Refusal {
-            checked.could_end += 1;
-            checked.ended += u64::from(stored.outcome(entry.command.id).is_some());
-        }
-    }
 }

@@ -9,7 +9,7 @@ use lapin::{
 };
 use tokio::time::Instant;
 
-use super::{Command, Pace, http, sender::Sender};
+use super::{Command, Pace, http, sender::Sender, way::Lane};
 use crate::chaos::{
     INTAKE,
     error::ChaosError,
@@ -45,7 +45,7 @@ impl Client {
         let place = log.sends(self.sender.client, Door::Amqp, command.clone());
         let began = Instant::now();
         loop {
-            log.attempts(place);
+            log.attempts(place, 0);
             let told = match tokio::time::timeout(ATTEMPT, self.attempt(command)).await {
                 Ok(told) => told,
                 Err(_) => Told::Unknown("no confirmation in time".into()),
@@ -98,7 +98,7 @@ async fn publish(channel: &Channel, command: &Command) -> lapin::Result<Confirma
         .with_content_type("application/json".into())
         .with_delivery_mode(2);
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let body = command.body().to_string();
+    let body = command.body(Lane::Queued).to_string();
     let published =
         channel.basic_publish("".into(), INTAKE.into(), options, body.as_bytes(), properties);
     published.await?.await

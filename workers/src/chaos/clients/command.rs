@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::way::{Lane, Times, Way};
 use crate::{accounts::MAX_AMOUNT, chaos::random::Draw};
 
 /// A kind of command.
@@ -136,10 +137,14 @@ pub(crate) struct Command {
     pub account: String,
     /// How much it moves; of a drill, how often it fails, or for how many milliseconds it blocks.
     pub amount: i64,
+    /// Through which lane, and how long its sender waits.
+    pub way: Way,
+    /// When it may be started.
+    pub times: Times,
 }
 
 impl Command {
-    /// A command of one kind.
+    /// A command of one kind, through the queue, at any time.
     pub(crate) fn new(kind: Kind, account: &str, draw: &mut Draw) -> Self {
         let some = |draw: &mut Draw, most| 1 + i64::try_from(draw.below(most)).unwrap_or_default();
         let amount = match kind {
@@ -152,19 +157,25 @@ impl Command {
             Kind::Exhausted => NEVER,
             _ => 0,
         };
-        Self { id: Uuid::now_v7(), kind, account: account.to_owned(), amount }
+        let (way, times) = (Way::QUEUED, Times::default());
+        Self { id: Uuid::now_v7(), kind, account: account.to_owned(), amount, way, times }
     }
 
-    /// Any command of the mix.
+    /// Any command of the mix, through the queue; some have a time.
     pub(crate) fn any(account: &str, draw: &mut Draw) -> Self {
+        let kind = Self::any_kind(draw);
+        Self { times: Times::any(draw), ..Self::new(kind, account, draw) }
+    }
+
+    fn any_kind(draw: &mut Draw) -> Kind {
         let mut place = draw.below(MIX.iter().map(|(_, often)| *often as usize).sum());
         for (kind, often) in MIX {
             match place.checked_sub(often as usize) {
                 Some(rest) => place = rest,
-                None => return Self::new(kind, account, draw),
+                None => return kind,
             }
         }
-        Self::new(Kind::Deposit, account, draw)
+        Kind::Deposit
     }
 
     /// Where it goes.
@@ -192,11 +203,19 @@ impl Command {
         }
     }
 
-    /// As it is sent, by either door.
-    pub(crate) fn body(&self) -> Value {
-        json!({
+    /// As it is sent, by either door and through this lane.
+    pub(crate) fn body(&self, lane: Lane) -> Value {
+        let mut body = json!({
             "id": self.id, "type": self.kind.name(), "stream": self.stream(),
             "payload": self.payload(),
-        })
+        });
+        // Whoever names none means the queue.
+        if lane != Lane::Queued {
+            body["lane"] = lane.word().into();
+        }
+        for (name, time) in self.times.named() {
+            body[name] = time.into();
+        }
+        body
     }
 }

@@ -1,12 +1,14 @@
 //! Clients under load: some by HTTP to every ingress, some by the queue of the AMQP intake. Each
 //! has accounts of its own and sends one command after the other, so that what it sent after it
-//! was told "accepted" must run later.
+//! was told "accepted" must run later (in the same lane).
 
 mod amqp;
+mod calling_off;
 mod command;
 mod http;
 mod person;
 mod sender;
+mod way;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,7 +18,10 @@ use super::{error::ChaosError, log::Log, random::Draw};
 
 pub(super) use command::{Command, Expected, Kind};
 pub(super) use person::People;
-pub(super) use sender::Sender;
+pub(super) use sender::{Patience, Sender};
+pub(super) use way::Lane;
+#[cfg(test)]
+pub(super) use way::Way;
 
 /// The client that aborts processes; those of the load come before, and people after it.
 const ABORTING_CLIENT: usize = 2_000;
@@ -71,7 +76,9 @@ impl Clients {
             let accounts = load.accounts_of(client);
             let pace = Pace::new(load.clients() as f64 / load.rate, stopped.clone(), draw);
             if client < load.http_clients {
-                tasks.spawn(http::run(sender, accounts, pace));
+                let draw = Draw::of(load.seed, "calling off", client as u64);
+                let other = Sender::new(client, apis, log.clone(), draw)?;
+                tasks.spawn(http::run(sender, other, accounts, pace));
             } else {
                 tasks.spawn(amqp::run(sender, broker.to_owned(), accounts, pace));
             }

@@ -16,6 +16,10 @@ SELECT (SELECT count(*) FROM adjutant.outcomes) AS outcomes,
        (SELECT count(*) FROM adjutant.dead_letters WHERE state IN (1, 2)) AS letters,
        (SELECT count(*) FROM adjutant.parked_keys) AS parked,
        (SELECT count(*) FROM adjutant.suspects) AS suspects,
+       -- With a process of the immediate lane.
+       (SELECT count(*) FROM adjutant.immediate) AS held,
+       -- Running.
+       (SELECT count(*) FROM adjutant.dead_letter_jobs WHERE state = 1) AS jobs,
        (SELECT count(*) FROM adjutant.attempts)
        + (SELECT count(*) FROM adjutant.dead_letter_audit)
        + (SELECT COALESCE(sum(crashes), 0)::bigint FROM adjutant.suspects) AS happened

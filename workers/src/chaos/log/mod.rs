@@ -1,6 +1,9 @@
 //! What clients sent and what they were told: in memory for the check, and line by line in a file
 //! for people.
 
+mod entry;
+mod wishes;
+
 use std::{
     fs::File,
     io::{BufWriter, Write},
@@ -15,85 +18,10 @@ use std::{
 use serde_json::json;
 use uuid::Uuid;
 
+pub(super) use entry::{Asked, Door, Ended, Entry, Told, Verdict};
+pub(super) use wishes::{Acted, CalledOff, CalledOffAll, CancelTold};
+
 use super::{clients::Command, error::ChaosError};
-
-/// By which door a command went in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    /// `POST /v1/commands`.
-    Http,
-    /// The queue of the AMQP intake; accepted means confirmed by the broker.
-    Amqp,
-}
-
-/// What a client was told about one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// It is accepted and will end.
-    Accepted,
-    /// Nothing was accepted; why, in the service's words.
-    Refused(String),
-    /// No answer, or one that leaves it open.
-    Unknown(String),
-}
-
-/// What all answers together mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Some attempt was accepted.
-    Accepted,
-    /// Every attempt was refused.
-    Refused,
-    /// Neither.
-    Unknown,
-}
-
-/// A command in the log.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    /// What was sent.
-    pub command: Command,
-    /// Who sent it.
-    pub client: usize,
-    /// By which door.
-    pub door: Door,
-    /// When it was first sent.
-    pub sent: Instant,
-    /// When it was first told accepted.
-    pub accepted: Option<Instant>,
-    attempts: u32,
-    refused: u32,
-    /// A final status that a lookup showed.
-    pub shown: Option<String>,
-}
-
-impl Entry {
-    /// What all answers together mean. An attempt without an answer leaves it open.
-    pub(super) fn verdict(&self) -> Verdict {
-        if self.accepted.is_some() {
-            Verdict::Accepted
-        } else if self.refused == self.attempts {
-            Verdict::Refused
-        } else {
-            Verdict::Unknown
-        }
-    }
-}
-
-/// What a person did about a dead letter, and was told about it.
-#[derive(Clone, Debug)]
-pub(super) struct Acted {
-    /// The letter.
-    pub letter: Uuid,
-    /// `retry` or `discard`.
-    pub action: &'static str,
-    /// The reason that was given, which is nobody else's.
-    pub reason: String,
-    /// It was told done.
-    pub done: bool,
-    /// It was told that somebody was first.
-    pub taken: bool,
-}
 
 /// The log of all clients. Grows by an entry a command, which the rate and the length of the run
 /// bound.
@@ -106,8 +34,19 @@ pub(super) struct Log {
     /// What clients saw that must not be.
     violations: Mutex<Vec<String>>,
     lookups: AtomicU64,
-    /// What people were told about dead letters.
-    acted: Mutex<Vec<Acted>>,
+    /// What people and clients asked for besides, and were told about it.
+    wishes: Mutex<Wishes>,
+}
+
+/// Everything that was asked for besides commands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wishes {
+    /// About dead letters; those that were answered.
+    pub acted: Vec<Acted>,
+    /// About commands that were called off, answered or not.
+    pub called_off: Vec<CalledOff>,
+    /// The same, all of a stream at once.
+    pub called_off_all: Vec<CalledOffAll>,
 }
 
 impl Log {
@@ -122,32 +61,22 @@ impl Log {
             accepted: AtomicU64::new(0),
             violations: Mutex::default(),
             lookups: AtomicU64::new(0),
-            acted: Mutex::default(),
+            wishes: Mutex::default(),
         })
     }
 
     /// A command is about to be sent for the first time; answers its place in the log.
     pub(super) fn sends(&self, client: usize, door: Door, command: Command) -> usize {
         let mut entries = self.entries();
-        let sent = Instant::now();
-        let (accepted, shown) = (None, None);
-        entries.push(Entry {
-            command,
-            client,
-            door,
-            sent,
-            accepted,
-            attempts: 0,
-            refused: 0,
-            shown,
-        });
+        entries.push(Entry::new(command, client, door));
         entries.len() - 1
     }
 
-    /// An attempt begins.
-    pub(super) fn attempts(&self, place: usize) {
+    /// An attempt begins, with this one of the APIs (or of the doors).
+    pub(super) fn attempts(&self, place: usize, api: usize) {
         if let Some(entry) = self.entries().get_mut(place) {
             entry.attempts += 1;
+            entry.asked = entry.asked.and(api);
         }
     }
 
@@ -155,15 +84,17 @@ impl Log {
     pub(super) fn told(&self, place: usize, told: &Told) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(place) else { return };
+        if told.is_acceptance() && entry.accepted.is_none() {
+            entry.accepted = Some(Instant::now());
+            self.accepted.fetch_add(1, Ordering::Relaxed);
+        }
         match told {
-            Told::Accepted => {
-                if entry.accepted.is_none() {
-                    entry.accepted = Some(Instant::now());
-                    self.accepted.fetch_add(1, Ordering::Relaxed);
-                }
+            Told::Ended(ended) => {
+                entry.answered_with_end = true;
+                entry.shows(*ended.clone());
             }
             Told::Refused(_) => entry.refused += 1,
-            Told::Unknown(_) => {}
+            Told::Accepted | Told::Unknown(_) => {}
         }
         let line = self.line(entry, told);
         drop(entries);
@@ -181,6 +112,7 @@ impl Log {
     fn line(&self, entry: &Entry, told: &Told) -> serde_json::Value {
         let (word, why) = match told {
             Told::Accepted => ("accepted", None),
+            Told::Ended(ended) => ("ended", Some(&ended.status)),
             Told::Refused(why) => ("refused", Some(why)),
             Told::Unknown(why) => ("unknown", Some(why)),
         };
@@ -192,6 +124,7 @@ impl Log {
             "type": entry.command.kind.name(),
             "stream": entry.command.stream(),
             "amount": entry.command.amount,
+            "way": format!("{:?}", entry.command.way),
             "told": word,
             "why": why,
         })
@@ -209,20 +142,59 @@ impl Log {
             "told": words.chars().take(200).collect::<String>(),
         }));
         if acted.done || acted.taken {
-            let mut all = self.acted.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(acted.clone());
+            self.wishes_mut().acted.push(acted.clone());
         }
     }
 
-    /// What people were told.
-    pub(super) fn acted(&self) -> Vec<Acted> {
-        self.acted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Somebody calls a command off; answers the place of the wish.
+    pub(super) fn calls_off(&self, command: Uuid, reason: &str) -> usize {
+        let reason = reason.to_owned();
+        let mut wishes = self.wishes_mut();
+        wishes.called_off.push(CalledOff { command, reason, told: CancelTold::Unknown });
+        wishes.called_off.len() - 1
+    }
+
+    /// Who called a command off was answered.
+    pub(super) fn told_of_wish(&self, place: usize, told: CancelTold, words: &str) {
+        let mut wishes = self.wishes_mut();
+        let Some(wish) = wishes.called_off.get_mut(place) else { return };
+        wish.told = told;
+        let line = json!({
+            "at": self.began.elapsed().as_secs_f64(),
+            "called_off": wish.command,
+            "reason": wish.reason,
+            "told": format!("{told:?}"),
+            "why": words.chars().take(200).collect::<String>(),
+        });
+        drop(wishes);
+        self.write(&line);
+    }
+
+    /// Somebody called off all of a stream, and was answered or not.
+    pub(super) fn called_off_all(&self, wish: CalledOffAll, words: &str) {
+        self.write(&json!({
+            "at": self.began.elapsed().as_secs_f64(),
+            "called_off_all": wish.stream,
+            "reason": wish.reason,
+            "job": wish.job,
+            "told": words.chars().take(200).collect::<String>(),
+        }));
+        self.wishes_mut().called_off_all.push(wish);
+    }
+
+    /// What was asked for besides commands.
+    pub(super) fn wishes(&self) -> Wishes {
+        self.wishes_mut().clone()
+    }
+
+    fn wishes_mut(&self) -> MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A lookup showed that a command has ended so.
-    pub(super) fn shows(&self, place: usize, status: &str) {
+    pub(super) fn shows(&self, place: usize, ended: &Ended) {
         if let Some(entry) = self.entries().get_mut(place) {
-            entry.shown = Some(status.to_owned());
+            entry.shows(ended.clone());
         }
     }
 
