@@ -4,10 +4,11 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use adjutant::{
-    message::{GroupName, Offset, Partition},
+    message::{GroupName, MemberId, Offset, Partition},
     store::{
-        Accepted, CheckpointMove, CommandCommit, Execution, Fence, Intake, Logs, Outbox, Store,
-        StoreError, postgres::PostgresStore,
+        Accepted, CancelAnswer, Cancellation, CancelledBy, CheckpointMove, CommandCommit,
+        Execution, Fence, Intake, Logs, NewCommand, Outbox, Store, StoreError,
+        postgres::PostgresStore,
     },
 };
 use sqlx::PgPool;
@@ -61,6 +62,54 @@ async fn a_purge_of_checkpoint_history_lets_no_old_compare_succeed() {
     assert!(matches!(refused, Err(StoreError::Fenced(Fence::Checkpoint))), "{refused:?}");
     let checkpoints = store.checkpoints(&GroupName::commands()).await.expect("checkpoints");
     assert_eq!(checkpoints[partition.index()], Offset(4));
+}
+
+/// Law 4: a cancellation takes what can wait for others first, then the log locks in their order. The
+/// executor does, too; whoever did not would wait for it while it waits for them.
+#[tokio::test]
+async fn a_cancellation_that_waits_holds_nothing_that_comes_later() {
+    const COMMAND_LOG: &str = "1094929921";
+    const EVENT_LOG: &str = "1094929922";
+    let database = Database::migrated().await;
+    let store = database.store().await;
+    let pool = database.pool().await;
+    let partition = store.identity().partitions.of(&stream("a")).0;
+    let lock = |log: &str| format!("SELECT pg_advisory_xact_lock({log}, {partition})");
+    let held_row = "SELECT id FROM adjutant.immediate FOR UPDATE".to_owned();
+    for (others_hold, later) in
+        [(held_row, &[COMMAND_LOG, EVENT_LOG][..]), (lock(COMMAND_LOG), &[EVENT_LOG])]
+    {
+        let held = NewCommand { held_by: Some(MemberId::generate()), ..add("a", 1) };
+        store.accept(vec![held.clone()]).await.expect("accept");
+        let mut executor = pool.begin().await.expect("begin");
+        let hold = sqlx::AssertSqlSafe(others_hold.clone());
+        sqlx::raw_sql(hold).execute(&mut *executor).await.expect("hold");
+        let cancelling = {
+            let store = store.clone();
+            let by = CancelledBy { who: "ann".into(), reason: None, job: None };
+            tokio::spawn(async move { store.cancel_commands(&[held.id], &by).await })
+        };
+        eventually("it waits", async || {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity
+                  WHERE datname = current_database() AND wait_event_type = 'Lock'
+                    AND query LIKE '%cancel_commands%'",
+            )
+            .fetch_one(&pool)
+            .await
+            .ok()?;
+            (waiting == 1).then_some(())
+        })
+        .await;
+        for log in later {
+            let free = format!("SELECT pg_try_advisory_xact_lock({log}, {partition})");
+            let free = sqlx::query_scalar(sqlx::AssertSqlSafe(free)).fetch_one(&pool).await;
+            assert!(free.unwrap_or(false), "behind `{others_hold}` it holds {log}");
+        }
+        executor.rollback().await.expect("let go");
+        let answers = cancelling.await.expect("joined").expect("cancel");
+        assert!(matches!(answers[..], [CancelAnswer::Cancelled { .. }]), "{answers:?}");
+    }
 }
 
 #[tokio::test]
