@@ -72,6 +72,17 @@ pub enum BrokerError {
     /// A person must look.
     #[error("{0}")]
     Incompatible(String),
+    /// The broker is there, but would not declare something, for a reason of its own. The other
+    /// queues can be used; of this one the groups read the log.
+    #[error("{0}")]
+    Undeclared(String),
+}
+
+impl BrokerError {
+    /// Whether it is about one queue or exchange, and not about the road as a whole.
+    pub fn is_about_one(&self) -> bool {
+        matches!(self, Self::Incompatible(_) | Self::Undeclared(_))
+    }
 }
 
 /// What a member consumes: a partition of a group.
@@ -126,7 +137,9 @@ pub struct IntakeDelivery {
 /// A broker. One per process; clones of the handle share connections.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Declares exchanges, queues and bindings of these groups; declaring again changes nothing.
+    /// Declares exchanges, queues and bindings of these groups; declaring again changes nothing. A
+    /// queue that cannot be declared keeps no other from it: the first such error
+    /// ([`BrokerError::is_about_one`]) is given back when all was tried.
     async fn declare(&self, groups: &[GroupName]) -> Result<(), BrokerError>;
 
     /// Opens a publisher with confirms of its own. After any error, drop it and open another.

@@ -35,6 +35,8 @@ pub const BROKER_DELIVERIES_TOTAL: &str = "adjutant_broker_deliveries_total";
 /// Messages that the in-process broker moved to a dead-letter queue, by the queue they left and
 /// reason (`delivery_limit`, `maxlen`).
 pub const BROKER_DEAD_LETTERED_TOTAL: &str = "adjutant_broker_dead_lettered_total";
+/// Times that the broker would not declare a queue, for a reason of its own; its group reads the log.
+pub const BROKER_UNDECLARED_TOTAL: &str = "adjutant_broker_undeclared_total";
 /// Messages that the in-process broker dropped for good, by queue.
 pub const BROKER_DROPPED_TOTAL: &str = "adjutant_broker_dropped_total";
 /// Messages that wait in a queue, by queue; those that a consumer holds are not counted.
@@ -149,6 +151,7 @@ pub fn describe() {
         BROKER_DEAD_LETTERED_TOTAL,
         "Messages that the in-process broker moved to a dead-letter queue"
     );
+    describe_counter!(BROKER_UNDECLARED_TOTAL, "Queues that the broker would not declare");
     describe_counter!(BROKER_DROPPED_TOTAL, "Messages that the in-process broker dropped");
     describe_gauge!(QUEUE_MESSAGES, "Messages that wait in a queue");
     describe_gauge!(DEAD_LETTERS, "Dead letters, by kind and state; the same in every process");

@@ -45,7 +45,14 @@ pub(super) async fn run(mut parts: RelayParts) {
 }
 
 async fn open(parts: &RelayParts) -> Result<Box<dyn Publisher>, BrokerError> {
-    parts.broker.declare(&parts.groups).await?;
+    match parts.broker.declare(&parts.groups).await {
+        Err(error) if error.is_about_one() => {
+            // Everything else is there. What is published to this one is returned, and its group
+            // reads the log.
+            tracing::error!(%error, "the relay goes on without a queue");
+        }
+        declared => declared?,
+    }
     parts.broker.publisher().await
 }
 

@@ -22,6 +22,9 @@ pub(super) async fn at_start(
     match tokio::time::timeout(PATIENCE, broker.declare(groups)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error @ BrokerError::Incompatible(_))) => return Err(error),
+        Ok(Err(error @ BrokerError::Undeclared(_))) => {
+            tracing::error!(%error, "the process goes on without a queue");
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "the broker is not there yet; intake works without it");
         }
@@ -39,7 +42,7 @@ pub(super) async fn at_start(
             }
             match broker.declare(&groups).await {
                 Ok(()) => return,
-                Err(error @ BrokerError::Incompatible(_)) => {
+                Err(error) if error.is_about_one() => {
                     tracing::error!(%error, "the broker does not fit");
                 }
                 Err(error) => tracing::debug!(%error, "the broker is not there yet"),

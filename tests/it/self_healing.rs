@@ -1,9 +1,13 @@
 //! What a service puts right by itself, and the metric that shows it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use adjutant::{
-    message::{CommandId, Offset},
+    broker::{
+        Broker, BrokerError, Consumer, GroupPartition, IntakeConsumer, Publisher,
+        rabbitmq::RabbitBroker,
+    },
+    message::{CommandId, GroupName, Offset},
     observe::install_metrics,
     store::{Housekeeping, Intake, Leftover, LogKind, Logs, Outbox, Role},
 };
@@ -27,6 +31,62 @@ fn metric(name: &str, label: &str) -> f64 {
     };
     let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
     text.lines().filter(is_it).filter_map(value).sum()
+}
+
+/// The real broker, which says of one queue each time that it cannot declare it.
+struct CannotDeclare(RabbitBroker);
+
+#[async_trait::async_trait]
+impl Broker for CannotDeclare {
+    async fn declare(&self, groups: &[GroupName]) -> Result<(), BrokerError> {
+        self.0.declare(groups).await?;
+        Err(BrokerError::Undeclared("on purpose".to_owned()))
+    }
+
+    async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
+        self.0.publisher().await
+    }
+
+    async fn consume(
+        &self,
+        source: &GroupPartition,
+        prefetch: u16,
+    ) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.0.consume(source, prefetch).await
+    }
+
+    async fn consume_intake(&self, prefetch: u16) -> Result<Box<dyn IntakeConsumer>, BrokerError> {
+        self.0.consume_intake(prefetch).await
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        self.0.check().await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+/// Broken by a relay that begins anew whenever something cannot be declared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_cannot_be_declared_does_not_hold_the_relay_back() {
+    let site = Site::new().await;
+    let broker = Arc::new(CannotDeclare(site.road.broker()));
+    let process = site.start_with(&ALL, broker).await;
+    let ids = accept(&site, &process, vec![add("a", 1), add("b", 1)]).await;
+    site.until_ended(&ids).await;
+    site.until_applied().await;
+    let pool = site.database.pool().await;
+    eventually("everything is published", async || {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM adjutant.outbox")
+            .fetch_one(&pool)
+            .await
+            .ok()?;
+        (left == 0).then_some(())
+    })
+    .await;
+    process.stop(Duration::from_secs(10)).await;
 }
 
 /// Law 1, with its metric: what was purged is read from the log.

@@ -9,6 +9,8 @@ use crate::broker::BrokerError;
 const ACCESS_REFUSED: ReplyCode = 403;
 const RESOURCE_LOCKED: ReplyCode = 405;
 const PRECONDITION_FAILED: ReplyCode = 406;
+/// And those by which the broker says that it cannot do it now. They close the connection.
+const CANNOT: [ReplyCode; 4] = [506, 530, 540, 541];
 
 /// Whatever broke: try again with a new connection.
 pub(super) fn unavailable(endpoint: &Endpoint, error: &Error) -> BrokerError {
@@ -32,6 +34,10 @@ pub(super) fn declaring(endpoint: &Endpoint, what: &str, name: &str, error: &Err
         ACCESS_REFUSED => BrokerError::Incompatible(format!(
             "RabbitMQ at {endpoint} does not let this user declare or use the {what} `{name}`. \
              RabbitMQ said: {said}"
+        )),
+        code if CANNOT.contains(&code) => BrokerError::Undeclared(format!(
+            "RabbitMQ at {endpoint} cannot declare the {what} `{name}` now; its group reads the log. \
+             If this stays, delete it. RabbitMQ said: {said}"
         )),
         _ => unavailable(endpoint, error),
     }

@@ -32,7 +32,7 @@ use consumer::QueueConsumer;
 use link::Link;
 use publisher::RabbitPublisher;
 use settings::Endpoint;
-use topology::{Declarer, Limits};
+use topology::{Declarer, Limits, Refusals};
 
 /// RabbitMQ. Clones share the connections.
 #[derive(Clone)]
@@ -46,6 +46,7 @@ struct Inner {
     names: Names,
     publishing: Link,
     consuming: Link,
+    refusals: Refusals,
 }
 
 impl RabbitBroker {
@@ -70,6 +71,7 @@ impl RabbitBroker {
             names: Names::new(&settings.prefix),
             publishing: Link::new("publish", name, Arc::clone(&endpoint)),
             consuming: Link::new("consume", name, endpoint),
+            refusals: Refusals::default(),
             partitions,
             settings,
         };
@@ -111,7 +113,8 @@ impl RabbitBroker {
 
     async fn declarer(&self) -> Result<Declarer<'_>, BrokerError> {
         let inner = &self.inner;
-        Declarer::open(&inner.consuming, &inner.names, Limits::from(&inner.settings)).await
+        let limits = Limits::from(&inner.settings);
+        Declarer::open(&inner.consuming, &inner.names, limits, &inner.refusals).await
     }
 }
 

@@ -15,6 +15,12 @@
 //! if that queue is missing, they wait. It is unbounded for the same reason: it may hold the only
 //! copy, and bounding it would either drop one or block the relay.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
 use lapin::{
     ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -30,7 +36,11 @@ use super::{
 use crate::{
     broker::{BrokerError, GroupPartition, names::Names},
     message::{GroupName, PartitionCount},
+    observe::names,
 };
+
+/// For how long a queue that the broker would not declare is left alone.
+const REFUSED_FOR: Duration = Duration::from_secs(15);
 
 /// For queues whose messages are only looked at by people and tools, which may fail often: "no
 /// limit" cannot be said before RabbitMQ 4, where 20 is the default and more is dropped.
@@ -59,7 +69,35 @@ pub(super) struct Declarer<'a> {
     link: &'a Link,
     names: &'a Names,
     limits: Limits,
+    refusals: &'a Refusals,
     channel: OwnChannel,
+}
+
+/// Queues that the broker would not declare, by name, and what it said. Such an answer costs the
+/// connection and everything on it, so it is not asked for again at once.
+#[derive(Default)]
+pub(super) struct Refusals(Mutex<BTreeMap<String, (Instant, String)>>);
+
+impl Refusals {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Instant, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, name: &str) -> Result<(), BrokerError> {
+        let mut refusals = self.lock();
+        refusals.retain(|_, (since, _)| since.elapsed() < REFUSED_FOR);
+        match refusals.get(name) {
+            Some((_, said)) => Err(BrokerError::Undeclared(said.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, name: &str, error: &BrokerError) {
+        if let BrokerError::Undeclared(said) = error {
+            metrics::counter!(names::BROKER_UNDECLARED_TOTAL).increment(1);
+            self.lock().insert(name.to_owned(), (Instant::now(), said.clone()));
+        }
+    }
 }
 
 impl<'a> Declarer<'a> {
@@ -67,14 +105,15 @@ impl<'a> Declarer<'a> {
         link: &'a Link,
         names: &'a Names,
         limits: Limits,
+        refusals: &'a Refusals,
     ) -> Result<Self, BrokerError> {
         let channel = link.channel().await?;
-        Ok(Self { link, names, limits, channel })
+        Ok(Self { link, names, limits, refusals, channel })
     }
 
     /// Everything that these groups and the intake need.
     pub(super) async fn everything(
-        &self,
+        &mut self,
         groups: &[GroupName],
         partitions: PartitionCount,
     ) -> Result<(), BrokerError> {
@@ -82,13 +121,33 @@ impl<'a> Declarer<'a> {
         self.exchange(&self.names.commands_exchange()).await?;
         self.exchange(&self.names.events_exchange()).await?;
         self.intake().await?;
+        let mut first = None;
         for group in groups {
-            self.group_dead_letters(group).await?;
+            let declared = self.group_dead_letters(group).await;
+            self.go_on(declared, &mut first).await?;
             for partition in partitions.all() {
-                self.work_queue(&GroupPartition { group: group.clone(), partition }).await?;
+                let source = GroupPartition { group: group.clone(), partition };
+                let declared = self.work_queue(&source).await;
+                self.go_on(declared, &mut first).await?;
             }
         }
-        Ok(())
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Keeps an error that is about one queue, for later; it has closed the channel.
+    async fn go_on(
+        &mut self,
+        declared: Result<(), BrokerError>,
+        first: &mut Option<BrokerError>,
+    ) -> Result<(), BrokerError> {
+        match declared {
+            Err(error) if error.is_about_one() => {
+                first.get_or_insert(error);
+                self.channel = self.link.channel().await?;
+                Ok(())
+            }
+            declared => declared,
+        }
     }
 
     /// What one partition of a group needs.
@@ -150,9 +209,11 @@ impl<'a> Declarer<'a> {
     }
 
     async fn queue(&self, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
+        self.refusals.of(name)?;
         let options = QueueDeclareOptions::durable();
         let declare = self.channel.queue_declare(name.into(), options, arguments);
-        self.done("queue", name, self.link.answer(declare).await?)
+        let declared = self.done("queue", name, self.link.answer(declare).await?);
+        declared.inspect_err(|error| self.refusals.note(name, error))
     }
 
     fn done<T>(&self, what: &str, name: &str, got: lapin::Result<T>) -> Result<(), BrokerError> {

@@ -19,6 +19,10 @@ async fn a_queue_with_other_properties_is_reported_with_what_to_do() {
             assert!(text.contains(part), "{text}");
         }
     }
+    // Everything else is declared all the same, what comes after it, too.
+    let depths = broker.queue_depths(&road.groups).await.unwrap();
+    let each = usize::try_from(road.partitions.get()).unwrap() + 1;
+    assert_eq!(depths.len(), 2 + road.groups.len() * each, "{depths:?}");
     // The refusal closed a channel, not the connection, and nothing else is hurt.
     broker.consume(&commands(P0), 10).await.unwrap();
 }

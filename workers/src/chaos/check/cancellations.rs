@@ -11,7 +11,7 @@ use super::{
     Violations,
     cancelled::{Cancelled, Job},
     failed::Failed,
-    stored::Stored,
+    stored::{Outcome, Stored},
 };
 use crate::chaos::log::{CalledOffAll, CancelTold, Entry, Wishes};
 
@@ -55,7 +55,7 @@ pub(super) fn check(
         }
     }
     for (id, rows) in &cancelled.rows {
-        if !stored.outcome(*id).is_some_and(|outcome| outcome.is_cancelled()) {
+        if !stored.outcome(*id).is_some_and(Outcome::is_cancelled) {
             violations.found("called off and ended otherwise", || {
                 format!("{id}: {:?}, called off by {rows:?}", stored.get(*id))
             });
@@ -93,7 +93,7 @@ fn told(
 ) {
     for wish in &wishes.called_off {
         let outcome = stored.outcome(wish.command);
-        let is_cancelled = outcome.map(|outcome| outcome.is_cancelled());
+        let is_cancelled = outcome.map(Outcome::is_cancelled);
         let is_so = match wish.told {
             CancelTold::Cancelled => {
                 let own = |row: &super::cancelled::Cancellation| {

@@ -1,6 +1,9 @@
 //! How much was sent, by lane, and what came of it.
 
-use super::{super::log::CancelTold, stored::Stored};
+use super::{
+    super::log::CancelTold,
+    stored::{Outcome, Stored},
+};
 use crate::chaos::{
     clients::{Expected, Lane},
     log::{Entry, Verdict, Wishes},
@@ -69,7 +72,7 @@ impl Counts {
         self.refused += refused;
         self.unknown += unknown;
         self.could_end += u64::from(entry.command.kind.expected() != Expected::Refusal);
-        if outcome.is_some_and(|outcome| outcome.is_cancelled()) {
+        if outcome.is_some_and(Outcome::is_cancelled) {
             let code = stored.get(id).and_then(|record| record.says.code.as_deref());
             let of = if code == Some("expired") { &mut self.expired } else { &mut self.cancelled };
             *of += 1;

@@ -118,7 +118,8 @@ fn ended(
     }
     for (_, shown) in &entry.shown {
         // A person may have brought it back since.
-        if !is_same(shown, outcome, record) && !(shown.status == "dead" && came_back) {
+        let may_differ = shown.status == "dead" && came_back;
+        if !may_differ && !is_same(shown, outcome, record) {
             violations.found("outcome replaced", || {
                 format!("{} was shown as {shown:?}, the tables say {record:?}", in_words())
             });
