@@ -45,15 +45,16 @@ impl Server {
     }
 
     async fn drive(self: &Arc<Self>, mut wire: Wire, stop: &CancellationToken) {
-        let mut exchange = Exchange::default();
-        while let Some((detached, waiting)) = self.by_hyper(wire, exchange, stop).await {
+        let mut exchange = Arc::default();
+        // In a box, because whoever waits has no need of the room.
+        while let Some((detached, waiting)) = Box::pin(self.by_hyper(wire, exchange, stop)).await {
             wire = detached;
             let counted = self.limits.detached_gauge.map(Counted::up);
             exchange = match waiting {
                 Waiting::Handler(asked, answer) => {
                     let Some(response) = answer_of(&mut wire, answer).await else { return };
                     wire.put_back(asked.stand_in(stop.is_cancelled()).as_bytes());
-                    Exchange::answered(asked, response)
+                    Arc::new(Exchange::answered(asked, response))
                 }
                 Waiting::Body(asked, body) => {
                     if !send_rest(&mut wire, body).await {
@@ -64,7 +65,7 @@ impl Server {
                         let _ = wire.shutdown().await;
                         return;
                     }
-                    Exchange::default()
+                    Arc::default()
                 }
             };
             drop(counted);
@@ -75,10 +76,10 @@ impl Server {
     async fn by_hyper(
         self: &Arc<Self>,
         wire: Wire,
-        exchange: Exchange,
+        exchange: Arc<Exchange>,
         stop: &CancellationToken,
     ) -> Option<(Wire, Waiting)> {
-        let (flushed, exchange) = (wire.flushed(), Arc::new(exchange));
+        let flushed = wire.flushed();
         let requests = Requests { server: self.clone(), exchange: exchange.clone() };
         // It is large, and not needed while a request waits.
         let mut hyper = Box::new(self.http.serve_connection(TokioIo::new(wire), requests));

@@ -208,7 +208,7 @@ impl Service<Request<Incoming>> for Requests {
             if let Some(signs) = signs {
                 request.extensions_mut().insert(LongWait::of(signs));
             }
-            let answer = Box::pin(self.server.clone().answer(request));
+            let answer = self.server.answer(request);
             *stage = Stage::Handling { asked, answer };
         }
         Answering(self.exchange.clone())

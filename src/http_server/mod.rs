@@ -12,7 +12,14 @@ mod stall;
 mod tests;
 mod wire;
 
-use std::{any::Any, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    future::ready,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -29,7 +36,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
-use self::long_wait::Received;
+use self::{exchange::Answer, long_wait::Received};
 
 pub(crate) use self::long_wait::LongWait;
 
@@ -141,17 +148,27 @@ impl Server {
         Self { router, limits, http }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Received>) -> Response<Body> {
+    /// Many may wait, so it is small: an `async` block would have room for the request and for all
+    /// that becomes of it, side by side.
+    fn answer(&self, request: Request<Received>) -> Answer {
         let mut router = self.router.clone();
-        let handled = async move { router.call(request).await };
-        match AssertUnwindSafe(handled).catch_unwind().await {
-            Ok(Ok(answer)) => answer,
-            Err(panic) => {
-                tracing::error!(panic = panic_text(panic.as_ref()), "a request handler panicked");
-                self.limits.on_panic.map_or_else(plain_500, |answer| answer())
+        let on_panic = self.limits.on_panic;
+        match catch_unwind(AssertUnwindSafe(|| router.call(request))) {
+            Ok(handled) => {
+                let handled = AssertUnwindSafe(handled).catch_unwind();
+                Box::pin(handled.map(move |handled| match handled {
+                    Ok(Ok(answer)) => answer,
+                    Err(panic) => panicked(panic.as_ref(), on_panic),
+                }))
             }
+            Err(panic) => Box::pin(ready(panicked(panic.as_ref(), on_panic))),
         }
     }
+}
+
+fn panicked(panic: &(dyn Any + Send), on_panic: Option<fn() -> Response<Body>>) -> Response<Body> {
+    tracing::error!(panic = panic_text(panic), "a request handler panicked");
+    on_panic.map_or_else(plain_500, |answer| answer())
 }
 
 fn plain_500() -> Response<Body> {
