@@ -30,6 +30,8 @@ const REPLICAS: usize = 2;
 pub(super) const PARTITIONS: i64 = 8;
 /// When a command that failed comes back, in milliseconds; it is dead after the last.
 const RETRY_DELAYS_MS: [u32; 3] = [200, 1_000, 3_000];
+/// The longest that a breaker is open: shorter than what counts as stuck.
+const BREAKER_OPEN_MS: u32 = 10_000;
 /// How many attempts a command has.
 pub(super) const MOST_ATTEMPTS: i32 = 1 + RETRY_DELAYS_MS.len() as i32;
 /// How long a process may take to stop when it is told to; it allows itself 8 s.
@@ -254,6 +256,9 @@ impl Slot {
             "database.read_connections=2".to_owned(),
             format!("database.partitions={PARTITIONS}"),
             format!("retry.default.delays_ms={RETRY_DELAYS_MS:?}"),
+            // In the immediate lane most drills that are tried fail: they succeed in the queue.
+            format!("breaker.open_at_most_ms={BREAKER_OPEN_MS}"),
+            format!("projection_breaker.open_at_most_ms={BREAKER_OPEN_MS}"),
             "bank.fault_injection=true".to_owned(),
         ] {
             command.args(["--set", &setting]);
