@@ -12,7 +12,6 @@ pub mod failpoint;
 pub mod broker;
 #[cfg(feature = "webhooks")]
 pub mod callback;
-#[cfg(feature = "http")]
 mod cancellation;
 mod chance;
 #[cfg(feature = "runtime")]

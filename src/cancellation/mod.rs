@@ -1,8 +1,10 @@
 //! Calling commands off that have not ended. What people ask for one by one and what jobs do comes by
 //! here, is told to whoever waits in this process, and is counted.
 
+#[cfg(feature = "http")]
 mod walk;
 
+#[cfg(feature = "http")]
 pub(crate) use walk::{begin, count, matching};
 
 use std::collections::BTreeMap;
