@@ -12,6 +12,7 @@ pub mod failpoint;
 pub mod broker;
 #[cfg(feature = "webhooks")]
 pub mod callback;
+#[cfg(feature = "runtime")]
 mod cancellation;
 mod chance;
 #[cfg(feature = "runtime")]
