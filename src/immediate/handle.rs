@@ -201,7 +201,7 @@ impl Where {
             let wait = self.shared.watcher.watch(asked, self.id);
             let had_room = wait.is_registered();
             if let Some(outcome) = wait.within(ONE_WAIT).await {
-                return Ok(*outcome);
+                return Ok(outcome);
             }
             if !had_room {
                 tokio::select! {

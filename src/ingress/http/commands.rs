@@ -43,21 +43,15 @@ pub(super) async fn one(
     Asked(query): Asked<OneQuery>,
 ) -> Result<Response, Problem> {
     let (id, wait) = (params::command_id(&id)?, params::wait(query.wait)?);
-    // Many may wait: in boxes, because a future keeps room for all that it ever holds.
-    let mut record = Box::pin(load_boxed(&app, id)).await?;
+    let mut record = load(&app, id).await?;
     if record.outcome.is_none() && !wait.is_zero() {
         // Not shown, and perhaps large: many may wait.
         record.payload = RawJson::from_trusted("null".into());
         long_wait.begins();
         // `watch` looks at once, so an outcome written since the record was read is not missed.
-        let ended = app.changes.watch(record.partition, id).within(wait).await;
-        record.outcome = ended.map(|outcome| *outcome);
+        record.outcome = app.changes.watch(record.partition, id).within(wait).await;
     }
     Ok(respond::json(StatusCode::OK, &CommandResource::of(&record)))
-}
-
-async fn load_boxed(app: &App, id: CommandId) -> Result<Box<CommandRecord>, Problem> {
-    load(app, id).await.map(Box::new)
 }
 
 pub(super) async fn load(app: &App, id: CommandId) -> Result<CommandRecord, Problem> {

@@ -198,5 +198,5 @@ async fn answer(
         Some((outcome, wait)) => long_wait.begins_after(QUICK, outcome.within(wait)).await,
         None => None,
     };
-    CommandResource::of_known(&known, ended.as_deref()).submitted(accepted.replay)
+    CommandResource::of_known(&known, ended.as_ref()).submitted(accepted.replay)
 }

@@ -40,7 +40,7 @@ struct Waiting {
 /// A command that somebody waits for.
 struct Watched {
     partition: Partition,
-    outcome: Vec<(u64, oneshot::Sender<Box<Outcome>>)>,
+    outcome: Vec<(u64, oneshot::Sender<Outcome>)>,
     status: Option<Box<Status>>,
 }
 
@@ -107,7 +107,7 @@ impl Shared {
         partition: Partition,
         id: CommandId,
         unseen: bool,
-    ) -> Result<(Registration, oneshot::Receiver<Box<Outcome>>), NoRoom> {
+    ) -> Result<(Registration, oneshot::Receiver<Outcome>), NoRoom> {
         let mut waiting = self.lock();
         let ticket = waiting.admit(self.max_waiters)?;
         let (sender, receiver) = oneshot::channel();
@@ -197,7 +197,7 @@ impl Shared {
             waiting.forget_if_unwatched(id);
             for (_, waiter) in told {
                 // Gone meanwhile: nobody to tell.
-                let _ = waiter.send(Box::new(outcome.clone()));
+                let _ = waiter.send(outcome.clone());
             }
         }
     }
