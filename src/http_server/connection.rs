@@ -33,10 +33,11 @@ impl Server {
         let _counted = self.limits.connections_gauge.map(Counted::up);
         // Answers are small: do not wait to fill packets. Failing, they are only slower.
         let _ = stream.set_nodelay(true);
-        let wire = Wire::new(Unstalled::new(stream, self.limits.write_timeout));
+        // What follows hands it from one to the other, and has room for it at each of them.
+        let wire = Box::new(Wire::new(Unstalled::new(stream, self.limits.write_timeout)));
         let overdue = async {
             stop.cancelled().await;
-            tokio::time::sleep(self.limits.drain_timeout).await;
+            Box::pin(tokio::time::sleep(self.limits.drain_timeout)).await;
         };
         tokio::select! {
             () = self.drive(wire, &stop) => {}
@@ -44,7 +45,7 @@ impl Server {
         }
     }
 
-    async fn drive(self: &Arc<Self>, mut wire: Wire, stop: &CancellationToken) {
+    async fn drive(self: &Arc<Self>, mut wire: Box<Wire>, stop: &CancellationToken) {
         let mut exchange = Arc::default();
         // In a box, because whoever waits has no need of the room.
         while let Some((detached, waiting)) = Box::pin(self.by_hyper(wire, exchange, stop)).await {
@@ -75,10 +76,10 @@ impl Server {
     /// Has hyper serve requests, until the connection has ended (`None`) or its request waits.
     async fn by_hyper(
         self: &Arc<Self>,
-        wire: Wire,
+        wire: Box<Wire>,
         exchange: Arc<Exchange>,
         stop: &CancellationToken,
-    ) -> Option<(Wire, Waiting)> {
+    ) -> Option<(Box<Wire>, Waiting)> {
         let flushed = wire.flushed();
         let requests = Requests { server: self.clone(), exchange: exchange.clone() };
         // It is large, and not needed while a request waits.

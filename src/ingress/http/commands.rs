@@ -14,7 +14,7 @@ use super::{
 use crate::{
     http_server::LongWait,
     ingress::{Problem, ProblemCode},
-    message::{CommandId, RawJson},
+    message::{CommandId, Metadata, RawJson},
     store::{CommandFilter, CommandRecord, CommandStatus, UnknownStatus},
 };
 
@@ -43,11 +43,15 @@ pub(super) async fn one(
     Asked(query): Asked<OneQuery>,
 ) -> Result<Response, Problem> {
     let (id, wait) = (params::command_id(&id)?, params::wait(query.wait)?);
+    if !wait.is_zero() {
+        // Already now: when thousands come at once, they wait for their turn to be read, too.
+        long_wait.begins();
+    }
     let mut record = load(&app, id).await?;
     if record.outcome.is_none() && !wait.is_zero() {
         // Not shown, and perhaps large: many may wait.
         record.payload = RawJson::from_trusted("null".into());
-        long_wait.begins();
+        record.metadata = Metadata::default();
         // `watch` looks at once, so an outcome written since the record was read is not missed.
         record.outcome = app.changes.watch(record.partition, id).within(wait).await;
     }

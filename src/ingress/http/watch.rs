@@ -60,12 +60,16 @@ pub(super) async fn watch(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = params::command_id(&id)?;
+    // Copied, because many may wait, and their headers are slices of large buffers.
+    let seen = headers.get("last-event-id").map(|seen| seen.as_bytes().to_vec());
+    drop(headers);
+    // Already now: when thousands come at once, they wait for their turn to be read, too.
+    long_wait.begins();
     let record = commands::load(&app, id).await?;
     let now = tell(&record).map_err(|error| {
         Problem::new(ProblemCode::Internal, format!("the command cannot be written: {error}"))
     })?;
-    let seen =
-        headers.get("last-event-id").is_some_and(|seen| seen.as_bytes() == now.mark.as_bytes());
+    let seen = seen.is_some_and(|seen| seen == now.mark.as_bytes());
     if now.last && seen {
         return Ok(uncached(StatusCode::NO_CONTENT, Body::empty()));
     }
@@ -84,7 +88,6 @@ pub(super) async fn watch(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     // nginx would otherwise collect events before it passes them on.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    long_wait.begins();
     Ok(response)
 }
 

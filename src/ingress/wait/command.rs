@@ -98,7 +98,7 @@ impl CommandWatcher {
 /// A wait that was registered. Dropping it ends the interest.
 pub struct WaitForOutcome {
     /// `None`: too many wait already, or the process stops; nothing is waited for.
-    registration: Option<(Registration, oneshot::Receiver<Outcome>)>,
+    registration: Option<(Registration, oneshot::Receiver<Box<Outcome>>)>,
 }
 
 impl WaitForOutcome {
@@ -110,7 +110,7 @@ impl WaitForOutcome {
     /// The outcome; `None` if the command has not ended within `limit` or the process stops.
     pub async fn within(self, limit: Duration) -> Option<Outcome> {
         let (_registration, receiver) = self.registration?;
-        tokio::time::timeout(limit, receiver).await.ok()?.ok()
+        tokio::time::timeout(limit, receiver).await.ok()?.ok().map(|outcome| *outcome)
     }
 }
 

@@ -37,10 +37,13 @@ struct Waiting {
     stopped: bool,
 }
 
+/// Tells one who waits. In a box, because a channel has room for what it carries, and many wait.
+type Teller = oneshot::Sender<Box<Outcome>>;
+
 /// A command that somebody waits for.
 struct Watched {
     partition: Partition,
-    outcome: Vec<(u64, oneshot::Sender<Outcome>)>,
+    outcome: Vec<(u64, Teller)>,
     status: Option<Box<Status>>,
 }
 
@@ -107,11 +110,16 @@ impl Shared {
         partition: Partition,
         id: CommandId,
         unseen: bool,
-    ) -> Result<(Registration, oneshot::Receiver<Outcome>), NoRoom> {
+    ) -> Result<(Registration, oneshot::Receiver<Box<Outcome>>), NoRoom> {
         let mut waiting = self.lock();
         let ticket = waiting.admit(self.max_waiters)?;
         let (sender, receiver) = oneshot::channel();
-        waiting.watched(partition, id).outcome.push((ticket, sender));
+        let tellers = &mut waiting.watched(partition, id).outcome;
+        if tellers.is_empty() {
+            // Most commands are waited for by one.
+            tellers.reserve_exact(1);
+        }
+        tellers.push((ticket, sender));
         if unseen {
             waiting.unseen.push(id);
         }
@@ -197,7 +205,7 @@ impl Shared {
             waiting.forget_if_unwatched(id);
             for (_, waiter) in told {
                 // Gone meanwhile: nobody to tell.
-                let _ = waiter.send(outcome.clone());
+                let _ = waiter.send(Box::new(outcome.clone()));
             }
         }
     }

@@ -92,9 +92,12 @@ pub(super) async fn measure(site: &Site<'_>, figures: &mut Figures) -> Result<()
 async fn wait(way: Way, site: &Site<'_>, figures: &mut Figures) -> Result<(), BenchError> {
     let seconds = Duration::from_secs(site.args.seconds);
     let (rest, idle) = (REST.min(seconds), IDLE.min(seconds));
-    let ingress = Ingress::start(site).await?;
+    // In another process: what accepting leaves behind would hide what waiting takes.
+    let accepting = Ingress::start(site).await?;
     let workload = Workload::new(site.args.seed, site.args.clients);
-    let ids = accept_all(&ingress.target, &workload).await?;
+    let ids = accept_all(&accepting.target, &workload).await?;
+    accepting.stop().await?;
+    let ingress = Ingress::start(site).await?;
     tokio::time::sleep(rest).await;
     let before = ingress.meter().resident_bytes();
     let address = ingress.address;
