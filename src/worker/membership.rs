@@ -17,6 +17,9 @@ use crate::{
     store::{Heartbeat, Member, Role, Store},
 };
 
+/// How long the last heartbeat may take when a member leaves.
+const LAST_BEAT: Duration = Duration::from_secs(2);
+
 /// Timing of membership.
 #[derive(Clone, Copy, Debug)]
 pub struct MembershipSettings {
@@ -73,6 +76,7 @@ pub fn able_members<'a>(
 pub struct Membership {
     ownership: latest::Receiver<Ownership>,
     draining: Arc<Notify>,
+    ended: CancellationToken,
     task: AbortOnDropHandle<()>,
     store: Arc<dyn Store>,
     id: MemberId,
@@ -111,8 +115,11 @@ impl Membership {
         member.beat().await?;
         member.tell_others().await;
         let drain = draining.clone();
-        let task = AbortOnDropHandle::new(tokio::spawn(async move { member.run(&drain).await }));
-        Ok(Self { ownership, draining, task, store, id })
+        let ended = CancellationToken::new();
+        let end = ended.clone();
+        let run = async move { member.run(&drain, &end).await };
+        let task = AbortOnDropHandle::new(tokio::spawn(run));
+        Ok(Self { ownership, draining, ended, task, store, id })
     }
 
     /// This incarnation.
@@ -131,9 +138,13 @@ impl Membership {
     }
 
     /// Leaves: the row is removed.
-    pub async fn leave(self, stop: &CancellationToken) {
+    pub async fn leave(mut self, stop: &CancellationToken) {
         stop.cancel();
-        self.task.abort();
+        self.ended.cancel();
+        // A heartbeat that is under way would bring the row back behind its removal.
+        if tokio::time::timeout(LAST_BEAT, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
         if let Err(error) = self.store.leave(self.id).await {
             tracing::warn!(%error, "could not leave; the others will notice");
         }
@@ -160,10 +171,11 @@ struct Joined {
 }
 
 impl Joined {
-    async fn run(&mut self, drain: &Notify) {
+    async fn run(&mut self, drain: &Notify, ended: &CancellationToken) {
         loop {
             tokio::select! {
                 biased;
+                () = ended.cancelled() => return,
                 () = drain.notified() => {
                     self.beat.draining = true;
                     self.ownership.send_replace(Ownership { draining: true, ..Ownership::default() });
