@@ -9,7 +9,7 @@
 //! share a transaction.
 
 mod answer;
-mod called_off;
+mod cancelled;
 mod dispatcher;
 mod handle;
 mod processor;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ImmediateSettings, LaneStats,
     answer::{Dispatched, End, Executed},
-    called_off, reconcile,
+    cancelled, reconcile,
     room::{Room, Ticket, Waits},
     run,
     stats::Stats,
@@ -109,7 +109,7 @@ impl AsyncCommandProcessor {
         });
         let task = tokio::spawn(run::run(shared.clone()));
         tokio::spawn(reconcile::run(shared.clone()));
-        tokio::spawn(called_off::run(shared.clone()));
+        tokio::spawn(cancelled::run(shared.clone()));
         (Self { shared }, task)
     }
 

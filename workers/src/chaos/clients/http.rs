@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     Command, Kind, Pace,
-    calling_off::CallingOff,
+    cancelling::CallingOff,
     sender::{Patience, Sender},
     way::{Lane, Times, Way},
 };
@@ -16,7 +16,7 @@ const REMEMBERED: usize = 50;
 
 struct Client {
     sender: Sender,
-    calling_off: CallingOff,
+    cancelling: CallingOff,
     accounts: Vec<String>,
     /// What was told accepted, with its place in the log.
     accepted: VecDeque<(usize, Command)>,
@@ -24,9 +24,9 @@ struct Client {
 
 /// `other` has connections of its own: commands are called off while they are sent.
 pub(super) async fn run(sender: Sender, other: Sender, accounts: Vec<String>, mut pace: Pace) {
-    let calling_off = CallingOff::new(other);
+    let cancelling = CallingOff::new(other);
     let (opened, accepted) = (Vec::new(), VecDeque::new());
-    let mut client = Client { sender, calling_off, accounts: opened, accepted };
+    let mut client = Client { sender, cancelling, accounts: opened, accepted };
     client.open(accounts, &pace).await;
     while pace.turn().await {
         match client.sender.draw.below(1_000) {
@@ -125,10 +125,10 @@ impl Client {
             _ => (false, self.sender.draw.millis(50..1_000)),
         };
         if before {
-            let Self { sender, calling_off, .. } = self;
+            let Self { sender, cancelling, .. } = self;
             let call_off = async {
                 tokio::time::sleep(pause).await;
-                calling_off.one(command.id, false).await;
+                cancelling.one(command.id, false).await;
             };
             let submit = sender.submit(&command, Patience::Usual);
             let ((place, accepted), ()) = futures_util::future::join(submit, call_off).await;
@@ -139,7 +139,7 @@ impl Client {
         }
         if let (place, Some(true)) = self.sender.submit(&command, Patience::Usual).await {
             tokio::time::sleep(pause).await;
-            self.calling_off.one(command.id, true).await;
+            self.cancelling.one(command.id, true).await;
             self.remember(place, command);
         }
     }
@@ -147,13 +147,13 @@ impl Client {
     /// Most of them have ended.
     async fn call_off(&mut self) {
         if let Some((_, command)) = self.remembered() {
-            self.calling_off.one(command.id, true).await;
+            self.cancelling.one(command.id, true).await;
         }
     }
 
     async fn call_off_all(&mut self) {
         if let Some((_, command)) = self.remembered() {
-            self.calling_off.all_of(&command.stream()).await;
+            self.cancelling.all_of(&command.stream()).await;
         }
     }
 

@@ -3,7 +3,7 @@
 //! was told "accepted" must run later (in the same lane).
 
 mod amqp;
-mod calling_off;
+mod cancelling;
 mod command;
 mod http;
 mod person;
