@@ -83,6 +83,8 @@ mod list {
         ImmediateTookPlace = "immediate.took_place",
         /// A caller is to be answered.
         ImmediateAnswering = "immediate.answering",
+        /// Commands that fell due were claimed by this process; none of them has its place in the room.
+        ImmediateClaimed = "immediate.claimed",
         /// Commands whose process is gone were found; the transaction that takes them over is open.
         TakeOverFound = "relay.take_over_found",
         /// They were taken over; nobody was told.

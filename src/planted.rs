@@ -121,6 +121,8 @@ mod list {
         HeldNotFenced = "held command not fenced",
         /// A waiting caller's command is accepted in a transaction before the one that executes it.
         AcceptedNotInTransaction = "accepted in another transaction",
+        /// What is due for the immediate lane leaves the schedule, and nobody holds it.
+        ClaimHoldsNothing = "claimed and not held",
         /// Commands of a process that is gone leave its hands, and go nowhere.
         TakeOverForgets = "taken over and forgotten",
         /// A command for the immediate lane is answered while it is still being accepted.

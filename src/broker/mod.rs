@@ -17,22 +17,43 @@ use bytes::Bytes;
 use crate::message::{GroupName, LogId, Offset, Partition, Route, Timestamp};
 
 /// What travels beside the body of a message that carries log entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogHeaders {
     /// The log it belongs to; entries of another log are never applied.
     pub log_id: LogId,
     /// The offset of the first entry.
     pub first_offset: Offset,
-    /// How many entries the body carries.
-    pub entries: u32,
-    /// When they were recorded, by the store's clock.
-    pub recorded_at: Timestamp,
+    /// The entries that the body carries, by who recorded them, in order. At least one.
+    pub recorded: Vec<Recorded>,
 }
 
-/// A message on its way out. It is an outbox row: nothing else is ever published (law 2).
+/// Consecutive entries that one transaction recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// How many; at least one.
+    pub entries: u32,
+    /// When, by the store's clock.
+    pub at: Timestamp,
+}
+
+impl LogHeaders {
+    /// How many entries the body carries.
+    pub fn entries(&self) -> usize {
+        self.recorded.iter().map(|recorded| recorded.entries as usize).sum()
+    }
+
+    /// When each entry was recorded, in order.
+    pub fn recorded_at(&self) -> impl Iterator<Item = Timestamp> {
+        let each = |it: &Recorded| std::iter::repeat_n(it.at, it.entries as usize);
+        self.recorded.iter().flat_map(each)
+    }
+}
+
+/// A message on its way out. It is an outbox row, or a few that follow each other in one log: nothing
+/// else is ever published (law 2).
 #[derive(Clone, Debug)]
 pub struct OutboundMessage {
-    /// The outbox row's id, also the AMQP `message-id`.
+    /// The (first) outbox row's id, also the AMQP `message-id`.
     pub id: i64,
     /// Where it goes.
     pub route: Route,

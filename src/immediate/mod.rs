@@ -11,6 +11,7 @@
 mod answer;
 mod cancelled;
 mod dispatcher;
+mod due;
 mod handle;
 mod processor;
 mod reconcile;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ImmediateSettings, LaneStats,
     answer::{Dispatched, End, Executed},
-    cancelled, reconcile,
+    cancelled, due, reconcile,
     room::{Room, Ticket, Waits},
     run,
     stats::Stats,
@@ -27,8 +27,9 @@ use crate::{
     ingress::{Acceptance, Answer, GroupCommit, OutboxLimit, Refusal},
     message::{CommandId, Lane, MemberId, PartitionCount, StreamId, Timestamp},
     observe::names,
+    service::LanePartitions,
     signals::Signals,
-    store::{NewCommand, Store},
+    store::{NewCommand, Store, WhenDue},
 };
 
 /// What the immediate lane works with.
@@ -49,6 +50,8 @@ pub struct ProcessorParts {
     pub clock: StoreClock,
     /// The incarnation of this process.
     pub member: MemberId,
+    /// For which partitions it claims what fell due.
+    pub due: LanePartitions,
     /// How it works.
     pub settings: ImmediateSettings,
     /// Ends it: nothing more is taken, what runs is awaited. What this process holds then is taken
@@ -110,6 +113,7 @@ impl AsyncCommandProcessor {
         let task = tokio::spawn(run::run(shared.clone()));
         tokio::spawn(reconcile::run(shared.clone()));
         tokio::spawn(cancelled::run(shared.clone()));
+        tokio::spawn(due::run(shared.clone()));
         (Self { shared }, task)
     }
 
@@ -117,9 +121,7 @@ impl AsyncCommandProcessor {
     /// started, it is made durable and goes on; when it has, its end is awaited. If this future is
     /// dropped, the command is still executed or refused as a whole.
     pub async fn execute(&self, command: NewCommand, wait: Duration) -> Result<Executed, Refusal> {
-        if self.shared.parts.stop.is_cancelled() {
-            return Err(Refusal::Stopping);
-        }
+        self.shared.goes_on()?;
         if self.shared.parts.outbox.is_full() {
             return Err(Refusal::OutboxFull);
         }
@@ -152,13 +154,14 @@ impl AsyncCommandProcessor {
         &self,
         commands: Vec<NewCommand>,
     ) -> Result<Vec<Answer>, Refusal> {
+        self.shared.goes_on()?;
         let mut placed = Vec::with_capacity(commands.len());
         // What came behind one that found no room must not overtake it: it shares its fate.
         let mut without_room: HashMap<StreamId, bool> = HashMap::new();
         for command in commands {
             placed.push(match without_room.get(&command.stream) {
                 Some(queues) if command.lane == Lane::Immediate => {
-                    self.shared.count_refused(if *queues { "queued" } else { "refused" });
+                    self.shared.count_refused(if *queues { "queued" } else { "refused" }, 1);
                     if *queues { Placed::Queue(to_queue(command)) } else { Placed::Nowhere }
                 }
                 _ => {
@@ -180,6 +183,7 @@ impl AsyncCommandProcessor {
 
     /// Makes one command durable and has it executed.
     pub async fn dispatch(&self, command: NewCommand) -> Result<Dispatched, Refusal> {
+        self.shared.goes_on()?;
         let (sender, end) = oneshot::channel();
         let placed = self.shared.place(command, Some(sender));
         let runs_here = matches!(placed, Placed::Here { .. });
@@ -270,13 +274,18 @@ impl Shared {
         }
     }
 
+    /// A lane that stops has no room, which is not to be told as if it were full.
+    fn goes_on(&self) -> Result<(), Refusal> {
+        if self.parts.stop.is_cancelled() { Err(Refusal::Stopping) } else { Ok(()) }
+    }
+
     pub(super) fn room(&self) -> MutexGuard<'_, Room<Waiting>> {
         // No panic happens under this lock; if one did, the room would still be whole.
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Strict commands hold each other in the order of their log, and delayed ones are promoted into
-    /// it: those that are answered before they run take their place there at once.
+    /// Strict commands hold each other in the order of their log: those that are answered before they
+    /// run take their place there at once. Delayed ones take theirs in the schedule.
     fn must_queue(&self, command: &NewCommand) -> bool {
         command.lane == Lane::Queued
             || command.not_before.is_some()
@@ -299,7 +308,24 @@ impl Shared {
         entered.map_err(|refused| Box::new(refused.command))
     }
 
-    fn place(&self, command: NewCommand, answer: Option<oneshot::Sender<End>>) -> Placed {
+    /// A command that this process holds by the store; it may run.
+    pub(super) fn enter_held(
+        &self,
+        command: NewCommand,
+        accepted_at: Timestamp,
+    ) -> Result<(), Box<NewCommand>> {
+        let stream = command.stream.clone();
+        let (held, arrived) = (Some(accepted_at), Instant::now());
+        let waiting = Box::new(Waiting { command, held, ready: true, arrived, answer: None });
+        let entered = self.room().enter(&stream, waiting);
+        entered.map(drop).map_err(|refused| Box::new(refused.command))
+    }
+
+    fn place(&self, mut command: NewCommand, answer: Option<oneshot::Sender<End>>) -> Placed {
+        if command.not_before.is_some() {
+            let is_strict = self.parts.registry.is_strict(&command.command_type);
+            command.when_due = WhenDue::of(command.lane, is_strict);
+        }
         if self.must_queue(&command) {
             return Placed::Queue(command);
         }
@@ -307,19 +333,20 @@ impl Shared {
         match self.enter(command, false, answer) {
             Ok(ticket) => Placed::Here { command: held, ticket },
             Err(command) if command.or_queued => {
-                self.count_refused("queued");
+                self.count_refused("queued", 1);
                 Placed::Queue(to_queue(*command))
             }
             Err(_) => {
-                self.count_refused("refused");
+                self.count_refused("refused", 1);
                 Placed::Nowhere
             }
         }
     }
 
-    fn count_refused(&self, what: &'static str) {
-        self.stats.refused.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!(names::IMMEDIATE_REFUSED_TOTAL, "became" => what).increment(1);
+    pub(super) fn count_refused(&self, what: &'static str, commands: usize) {
+        let commands = commands as u64;
+        self.stats.refused.fetch_add(commands, Ordering::Relaxed);
+        metrics::counter!(names::IMMEDIATE_REFUSED_TOTAL, "became" => what).increment(commands);
     }
 
     async fn accept_placed(self: Arc<Self>, placed: Vec<Placed>) -> Result<Vec<Answer>, Refusal> {
@@ -419,10 +446,10 @@ impl Shared {
 impl AsyncCommandProcessor {
     async fn without_room(&self, command: NewCommand) -> Result<Executed, Refusal> {
         if !command.or_queued {
-            self.shared.count_refused("refused");
+            self.shared.count_refused("refused", 1);
             return Err(Refusal::Overloaded);
         }
-        self.shared.count_refused("queued");
+        self.shared.count_refused("queued", 1);
         let accepted = self.shared.parts.commit.accept(to_queue(command)).await?;
         failpoint!(ImmediateQueued);
         Ok(Executed::Accepted(accepted, Lane::Queued))
@@ -440,7 +467,7 @@ impl Placed {
 
 fn to_queue(command: NewCommand) -> NewCommand {
     let id = if planted!(FallbackNewId) { CommandId::generate() } else { command.id };
-    NewCommand { id, lane: Lane::Queued, held_by: None, ..command }
+    NewCommand { id, lane: Lane::Queued, held_by: None, when_due: WhenDue::Log, ..command }
 }
 
 fn told(end: Result<End, oneshot::error::RecvError>) -> Result<Executed, Refusal> {

@@ -77,6 +77,11 @@ impl<T: Waits> Room<T> {
     }
 
     /// Commands in the room, their bytes, and how many of them are being executed.
+    /// For how many there is a place, by their number.
+    pub(super) fn free(&self) -> usize {
+        if self.closed { 0 } else { self.most.saturating_sub(self.commands) }
+    }
+
     pub(super) fn load(&self) -> (usize, usize, usize) {
         (self.commands, self.bytes, self.running)
     }

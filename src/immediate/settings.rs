@@ -19,6 +19,8 @@ pub struct ImmediateSettings {
     /// After how long a command that this process holds by the database, and does not have, is let go
     /// of, in milliseconds.
     pub lost_after_ms: u64,
+    /// How often it looks for what fell due for the lane, in milliseconds.
+    pub due_poll_ms: u64,
 }
 
 impl Default for ImmediateSettings {
@@ -30,6 +32,7 @@ impl Default for ImmediateSettings {
             waiting_commands: 120_000,
             waiting_bytes: 128 << 20,
             lost_after_ms: 10_000,
+            due_poll_ms: 200,
         }
     }
 }

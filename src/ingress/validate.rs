@@ -19,7 +19,7 @@ use crate::{
         CommandContent, CommandId, Lane, Metadata, RawJson, ReplyAddress, StreamId, Timestamp,
         Version,
     },
-    store::NewCommand,
+    store::{NewCommand, WhenDue},
 };
 
 /// What is known of a command besides its body.
@@ -147,6 +147,7 @@ impl Validator {
             callback_url,
             or_queued: draft.lane == Some(LaneWord::ImmediateOrQueued),
             held_by: None,
+            when_due: WhenDue::Log,
         })
     }
 

@@ -49,6 +49,52 @@ pub fn encode_events(events: &[EventEnvelope]) -> Result<Vec<u8>, CodecError> {
     Ok(rmp_serde::to_vec_named(&Borrowed { format: WIRE_FORMAT, events })?)
 }
 
+/// One body that holds what several hold, in this order; `None` if they are not all of one kind and
+/// format, or if one is none of ours. The entries are copied as they are.
+#[cfg(feature = "runtime")]
+pub(crate) fn concatenate(bodies: &[&[u8]]) -> Option<Vec<u8>> {
+    let parts = bodies.iter().map(|body| Entries::of(body)).collect::<Option<Vec<_>>>()?;
+    let first = parts.first()?;
+    if parts.iter().any(|part| part.head != first.head) {
+        return None;
+    }
+    let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+    let count = parts.iter().try_fold(0_u32, |sum, part| sum.checked_add(part.count))?;
+    let mut body = Vec::with_capacity(first.head.len() + 5 + bytes);
+    body.extend_from_slice(first.head);
+    rmp::encode::write_array_len(&mut body, count).ok()?;
+    for part in parts {
+        body.extend_from_slice(part.bytes);
+    }
+    Some(body)
+}
+
+/// A body, taken apart without a look at its entries.
+#[cfg(feature = "runtime")]
+struct Entries<'a> {
+    /// The format, and the name of the field that holds the entries.
+    head: &'a [u8],
+    count: u32,
+    bytes: &'a [u8],
+}
+
+#[cfg(feature = "runtime")]
+impl<'a> Entries<'a> {
+    /// The fields stand in the order in which they are written.
+    fn of(body: &'a [u8]) -> Option<Self> {
+        let mut rest = body;
+        let fields = rmp::decode::read_map_len(&mut rest).ok()?;
+        let (format, after) = rmp::decode::read_str_from_slice(rest).ok()?;
+        rest = after;
+        let _: u16 = rmp::decode::read_int(&mut rest).ok()?;
+        let (_, after) = rmp::decode::read_str_from_slice(rest).ok()?;
+        let head = &body[..body.len() - after.len()];
+        rest = after;
+        let count = rmp::decode::read_array_len(&mut rest).ok()?;
+        (fields == 2 && format == "format").then_some(Self { head, count, bytes: rest })
+    }
+}
+
 /// Decodes a message body of either kind.
 pub fn decode_batch(bytes: &[u8], kind_is_commands: bool) -> Result<Batch, CodecError> {
     #[derive(Deserialize)]

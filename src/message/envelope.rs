@@ -117,6 +117,17 @@ pub enum Batch {
     Events(Vec<EventEnvelope>),
 }
 
+impl Batch {
+    /// How many entries there are.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Commands(commands) => commands.len(),
+            Self::Events(events) => events.len(),
+        }
+    }
+}
+
 /// The body of a message on a command queue.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WireCommands {

@@ -14,6 +14,8 @@ mod partition;
 mod position;
 mod route;
 
+#[cfg(feature = "runtime")]
+pub(crate) use codec::concatenate;
 pub(crate) use codec::read_all;
 pub use codec::{CodecError, MAX_BATCH_BYTES, decode_batch, encode_commands, encode_events};
 pub use content::{CommandContent, ContentHash};

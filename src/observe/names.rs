@@ -77,6 +77,8 @@ pub const HOUSEKEEPING_FAILED_TOTAL: &str = "adjutant_housekeeping_failed_total"
 pub const HOUSEKEEPING_SECONDS: &str = "adjutant_housekeeping_seconds";
 /// Schedule rows whose command was gone or had ended; they are removed and run nothing.
 pub const SCHEDULE_ORPHANS_TOTAL: &str = "adjutant_schedule_orphans_total";
+/// Commands that fell due and were claimed by this process for its immediate lane.
+pub const IMMEDIATE_CLAIMED_TOTAL: &str = "adjutant_immediate_claimed_total";
 /// Commands of the immediate lane whose process was gone; they went through the queue.
 pub const IMMEDIATE_TAKEN_OVER_TOTAL: &str = "adjutant_immediate_taken_over_total";
 /// Commands that a process held by the database and did not have; they went through the queue.
@@ -169,6 +171,7 @@ pub fn describe() {
     describe_counter!(HOUSEKEEPING_FAILED_TOTAL, "Rounds of housekeeping that were not finished");
     describe_histogram!(HOUSEKEEPING_SECONDS, Unit::Seconds, "Duration of a round of housekeeping");
     describe_counter!(SCHEDULE_ORPHANS_TOTAL, "Schedule rows that had nothing to run");
+    describe_counter!(IMMEDIATE_CLAIMED_TOTAL, "Due commands claimed by this process");
     describe_counter!(IMMEDIATE_TAKEN_OVER_TOTAL, "Commands whose process was gone");
     describe_counter!(IMMEDIATE_LET_GO_TOTAL, "Commands that a process held and did not have");
     describe_gauge!(IMMEDIATE_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest held command");

@@ -205,7 +205,9 @@ impl Firing {
         let mut runs = Vec::with_capacity(batch.len());
         for &(due_at, of) in batch {
             let run = Run { name: owing[of].turn.name.clone(), due_at };
-            match run.command(&owing[of].command) {
+            let command = &owing[of].command;
+            let is_strict = self.parts.registry.is_strict(&command.command_type);
+            match run.command(command, is_strict) {
                 Ok(command) => runs.push((due_at, of, command)),
                 Err(error) => {
                     tracing::error!(%run, %error, "a run cannot be sent");

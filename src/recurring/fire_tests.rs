@@ -38,6 +38,7 @@ impl Service {
         let stop = CancellationToken::new();
         let parts = RecurringParts {
             store: store.clone(),
+            registry: Arc::default(),
             signals: Signals::default(),
             partitions,
             settings,
@@ -121,7 +122,7 @@ async fn with_a_full_outbox_nothing_is_decided_and_the_policy_decides_afterwards
     let waiting = Run { name: "other".parse().unwrap(), due_at: after(0) };
     service.make("*/5 * * * * *", after(5)).await;
     let recurring = service.store.recurring(&"a".parse().unwrap()).await.unwrap().unwrap();
-    let command = waiting.command(&recurring.terms.command).unwrap();
+    let command = waiting.command(&recurring.terms.command, false).unwrap();
     service.store.accept(vec![command]).await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(service.sent().await.len(), 1, "only what fills the outbox");

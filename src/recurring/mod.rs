@@ -21,13 +21,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{message::Partition, signals::Signals, store::Store};
+use crate::{domain::Registry, message::Partition, signals::Signals, store::Store};
 
 /// What firing works with.
 #[derive(Clone)]
 pub struct RecurringParts {
     /// Where they are kept, and where their runs are accepted.
     pub store: Arc<dyn Store>,
+    /// Knows which commands are strict: those take the log, whatever their lane.
+    pub registry: Arc<Registry>,
     /// Hints that commands were written.
     pub signals: Signals,
     /// The partitions that this process relays: with partition 0 among them it fires.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     message::{CommandContent, CommandId, Metadata, Timestamp},
-    store::{CommandTemplate, NewCommand, RecurringName},
+    store::{CommandTemplate, NewCommand, RecurringName, WhenDue},
 };
 
 /// The namespace of the ids of runs. Never changes.
@@ -59,6 +59,7 @@ impl Run {
     pub(super) fn command(
         &self,
         template: &CommandTemplate,
+        is_strict: bool,
     ) -> Result<NewCommand, serde_json::Error> {
         let id = if planted!(RunWithNewId) { CommandId::generate() } else { self.command_id() };
         let content = CommandContent {
@@ -87,8 +88,9 @@ impl Run {
             not_after: None,
             callback_url: None,
             or_queued: false,
-            // It is sent by a relay, which executes nothing: whatever its lane, it takes the log.
+            // It is sent by a relay, which executes nothing.
             held_by: None,
+            when_due: WhenDue::of(template.lane, is_strict),
         })
     }
 }
@@ -158,7 +160,7 @@ mod tests {
             lane: crate::message::Lane::Queued,
             expected_version: None,
         };
-        let command = nightly.command(&template).unwrap();
+        let command = nightly.command(&template, false).unwrap();
         assert_eq!(command.id, nightly.command_id());
         assert_eq!(Run::of(&command.metadata), Some(nightly.clone()));
         assert_eq!(command.metadata.actor.as_deref(), Some("ann"));
@@ -168,7 +170,7 @@ mod tests {
         );
         let trace = command.metadata.trace_id().unwrap();
         assert_eq!(trace, nightly.command_id().0.simple().to_string());
-        assert_eq!(nightly.command(&template).unwrap().metadata, command.metadata);
+        assert_eq!(nightly.command(&template, false).unwrap().metadata, command.metadata);
     }
 
     #[test]

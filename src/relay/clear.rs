@@ -24,11 +24,13 @@ impl Clearer {
         Self { to_delete: Some(to_delete), deleted }
     }
 
-    /// Deletes this row soon.
-    pub(super) fn delete(&self, id: i64) {
+    /// Deletes these rows soon.
+    pub(super) fn delete(&self, ids: &[i64]) {
         if let Some(to_delete) = &self.to_delete {
-            // The task ends only after this sender is dropped.
-            let _ = to_delete.send(id);
+            for id in ids {
+                // The task ends only after this sender is dropped.
+                let _ = to_delete.send(*id);
+            }
         }
     }
 

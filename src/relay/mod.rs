@@ -5,6 +5,7 @@
 //! groups read it from the log.
 
 mod clear;
+mod merge;
 mod publish;
 mod schedule;
 
@@ -27,6 +28,8 @@ pub struct RelaySettings {
     pub poll: Duration,
     /// How many rows it reads at a time.
     pub page_rows: i64,
+    /// How long it waits between two pages under load, so that each message carries more.
+    pub pace: Duration,
     /// How many messages may be unconfirmed.
     pub in_flight: usize,
     /// How many bytes may be unconfirmed.
@@ -37,6 +40,8 @@ pub struct RelaySettings {
     pub delete_within: Duration,
     /// How often it looks for due schedule rows.
     pub schedule_poll: Duration,
+    /// How long what is due for the immediate lane is left to it, until the queue has it.
+    pub lane_grace: Duration,
     /// How often it looks for commands of the immediate lane whose process is gone.
     pub take_over_every: Duration,
 }
@@ -46,11 +51,13 @@ impl Default for RelaySettings {
         Self {
             poll: Duration::from_millis(100),
             page_rows: 256,
+            pace: Duration::from_millis(20),
             in_flight: 1024,
             in_flight_bytes: 32 * 1024 * 1024,
             give_up_after: Duration::from_secs(30),
             delete_within: Duration::from_millis(100),
             schedule_poll: Duration::from_millis(200),
+            lane_grace: Duration::from_secs(2),
             take_over_every: Duration::from_secs(1),
         }
     }

@@ -5,9 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
-use super::{RelayParts, clear::Clearer};
+use super::{
+    RelayParts,
+    clear::Clearer,
+    merge::{Parcel, merge},
+};
 use crate::{
-    broker::{BrokerError, Confirmation, LogHeaders, OutboundMessage, Publisher},
+    broker::{BrokerError, Confirmation, LogHeaders, OutboundMessage, Publisher, Recorded},
     execute::RetryPolicy,
     message::Partition,
     store::{OutboxRow, StoreError},
@@ -72,9 +76,12 @@ async fn wait_and_drop_aged(parts: &mut RelayParts, delay: Duration) {
     }
 }
 
-/// A row on the road: its size, and whether the message carries log entries.
+/// So many rows within the time of a pace are load: those that come next wait for each other.
+const MANY_ROWS: usize = 32;
+
+/// A message on the road: its rows, its size, and whether it carries log entries.
 struct OnTheRoad {
-    id: i64,
+    ids: Vec<i64>,
     bytes: usize,
     carries_log: bool,
     is_reply: bool,
@@ -94,6 +101,7 @@ struct Session<'a> {
     clearer: Clearer,
     /// When the next read is due even without a hint.
     next_read: Instant,
+    pace: Pace,
     confirmed_any: bool,
     /// Rows that the broker did not take, and when each is tried again.
     postponed: Vec<(Instant, i64)>,
@@ -111,6 +119,7 @@ impl<'a> Session<'a> {
             in_flight_bytes: 0,
             clearer,
             next_read: Instant::now(),
+            pace: Pace::default(),
             confirmed_any: false,
             postponed: Vec::new(),
         }
@@ -142,7 +151,7 @@ impl<'a> Session<'a> {
                     self.bound = 0;
                     self.next_read = Instant::now();
                 }
-                () = signals.outbox_hint(), if may_read => self.read_and_publish().await?,
+                () = signals.outbox_hint(), if may_read && !self.pace.is_on() => self.read_and_publish().await?,
                 () = sleep_until(self.next_read), if may_read => self.read_and_publish().await?,
             }
         }
@@ -176,9 +185,13 @@ impl<'a> Session<'a> {
             self.next_read = Instant::now(); // there may be more
         }
         metrics::histogram!("adjutant_relay_page_rows").record(page.rows.len() as f64);
-        for row in page.rows {
-            self.held.insert(row.id, row.transaction);
-            self.publish(row).await?;
+        self.pace.took(page.rows.len(), settings.pace);
+        if let Some(until) = self.pace.until.filter(|_| all_read) {
+            self.next_read = self.next_read.min(until);
+        }
+        self.held.extend(page.rows.iter().map(|row| (row.id, row.transaction)));
+        for parcel in merge(page.rows) {
+            self.publish(parcel).await?;
         }
         Ok(())
     }
@@ -200,40 +213,37 @@ impl<'a> Session<'a> {
         self.next_read = Instant::now() + Duration::from_millis(500);
     }
 
-    async fn publish(&mut self, row: OutboxRow) -> Result<(), BrokerError> {
+    async fn publish(&mut self, parcel: Parcel) -> Result<(), BrokerError> {
+        let Parcel { ids, recorded, row } = parcel;
         let give_up_ms = i64::try_from(self.parts.settings.give_up_after.as_millis());
         if row.first_offset.is_some() && row.age_ms > give_up_ms.unwrap_or(i64::MAX) {
-            metrics::counter!("adjutant_relay_aged_total").increment(1);
-            self.clearer.delete(row.id);
+            metrics::counter!("adjutant_relay_aged_total").increment(ids.len() as u64);
+            self.clearer.delete(&ids);
             return Ok(());
         }
-        let (id, bytes) = (row.id, row.body.len());
+        let bytes = row.body.len();
         let carries_log = row.first_offset.is_some();
         let is_reply = matches!(row.route, crate::message::Route::Reply { .. });
         metrics::histogram!("adjutant_relay_row_age_seconds").record(row.age_ms as f64 / 1_000.0);
         if planted!(DeletesBeforeConfirm) {
-            self.clearer.delete(id);
+            self.clearer.delete(&ids);
         }
-        let confirmation = self.publisher.publish(self.message(row)).await?;
+        metrics::histogram!("adjutant_relay_message_rows").record(ids.len() as f64);
+        let confirmation = self.publisher.publish(self.message(row, recorded)).await?;
         self.in_flight_bytes += bytes;
         self.in_flight.push(Box::pin(async move {
             let result = confirmation.await;
-            OnTheRoad { id, bytes, carries_log, is_reply, result }
+            OnTheRoad { ids, bytes, carries_log, is_reply, result }
         }));
         Ok(())
     }
 
-    fn message(&self, row: OutboxRow) -> OutboundMessage {
+    fn message(&self, row: OutboxRow, recorded: Vec<Recorded>) -> OutboundMessage {
         let log_id = self.parts.store.identity().log_id;
         OutboundMessage {
             id: row.id,
             route: row.route,
-            log: row.first_offset.map(|first_offset| LogHeaders {
-                log_id,
-                first_offset,
-                entries: u32::try_from(row.entries).unwrap_or_default(),
-                recorded_at: row.recorded_at,
-            }),
+            log: row.first_offset.map(|first_offset| LogHeaders { log_id, first_offset, recorded }),
             correlation_id: row.correlation_id,
             content_type: row.content_type,
             headers: row.headers,
@@ -254,22 +264,23 @@ impl<'a> Session<'a> {
         };
         metrics::counter!("adjutant_relay_messages_total", "result" => result).increment(1);
         match confirmation {
-            Confirmation::Published => self.clearer.delete(done.id),
-            _ if done.carries_log => self.clearer.delete(done.id),
+            Confirmation::Published => self.clearer.delete(&done.ids),
+            _ if done.carries_log => self.clearer.delete(&done.ids),
             _ if done.is_reply => {
                 metrics::counter!("adjutant_replies_dropped_total").increment(1);
-                tracing::info!(outbox_id = done.id, result, "nobody takes the reply; dropped");
-                self.clearer.delete(done.id);
+                tracing::info!(outbox_id = ?done.ids, result, "nobody takes the reply; dropped");
+                self.clearer.delete(&done.ids);
             }
             Confirmation::Unroutable | Confirmation::Refused => {
                 // Only the intake's dead letters are left: the row stays, holds up no other, and
                 // is tried again later.
                 tracing::warn!(
-                    outbox_id = done.id,
+                    outbox_id = ?done.ids,
                     result,
                     "a message that must not be lost waits"
                 );
-                self.postponed.push((Instant::now() + POSTPONE, done.id));
+                let again = Instant::now() + POSTPONE;
+                self.postponed.extend(done.ids.into_iter().map(|id| (again, id)));
             }
         }
         Ok(())
@@ -290,5 +301,55 @@ impl<'a> Session<'a> {
             tracing::info!("published rows were not deleted in time; they will be published again");
         }
         Ok(())
+    }
+}
+
+/// Holds reading back under load, so that a page brings more rows, and messages carry more.
+#[derive(Default)]
+struct Pace {
+    began: Option<Instant>,
+    rows: usize,
+    /// Until then a hint is no reason to read.
+    until: Option<Instant>,
+}
+
+impl Pace {
+    fn is_on(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// So many rows were read. Load is what comes within one `pace`.
+    fn took(&mut self, rows: usize, pace: Duration) {
+        let now = Instant::now();
+        let began = *self.began.get_or_insert(now);
+        if now.duration_since(began) > pace {
+            (self.began, self.rows) = (Some(now), 0);
+        }
+        self.rows += rows;
+        self.until = (self.rows >= MANY_ROWS).then(|| now + pace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Duration = Duration::from_millis(20);
+
+    #[tokio::test(start_paused = true)]
+    async fn many_rows_at_once_are_load_and_few_are_not() {
+        let mut pace = Pace::default();
+        pace.took(MANY_ROWS - 1, PACE);
+        assert!(!pace.is_on());
+        pace.took(1, PACE);
+        assert!(pace.is_on());
+        tokio::time::advance(PACE).await;
+        assert!(!pace.is_on(), "it is read again");
+        tokio::time::advance(PACE).await;
+        for _ in 0..100 {
+            pace.took(1, PACE);
+            assert!(!pace.is_on(), "one now and then is no load");
+            tokio::time::advance(PACE / 10).await;
+        }
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(parts: RelayParts) {
 
 async fn promote(parts: &RelayParts, partitions: &[Partition]) {
     loop {
-        match parts.store.promote_due(partitions, BATCH).await {
+        match parts.store.promote_due(partitions, parts.settings.lane_grace, BATCH).await {
             Ok(0) => return,
             Ok(moved) => {
                 metrics::counter!("adjutant_schedule_promoted_total").increment(moved as u64);

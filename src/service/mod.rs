@@ -41,6 +41,7 @@ use crate::{
     domain::Service,
     execute::{Executor, ExecutorSettings, StoreClock},
     housekeeping::{self, HousekeepingParts, RetentionSettings},
+    latest,
     message::{GroupName, MemberId, Partition},
     recurring::{self, RecurringParts, RecurringSettings},
     relay::{self, RelayParts, RelaySettings},
@@ -48,7 +49,7 @@ use crate::{
     store::{HintParts, Role, Store, StoreError},
     worker::{
         EntryStats, GroupSettings, HeadWatch, Membership, MembershipParts, MembershipSettings,
-        ParkingSettings, ProcessBreakers,
+        Ownership, ParkingSettings, ProcessBreakers,
     },
 };
 
@@ -128,6 +129,19 @@ pub struct Process {
     /// End whatever listens to a stop, with the process.
     #[expect(dead_code, reason = "held, not used")]
     ends: [DropGuard; 3],
+}
+
+/// See [`Process::lane_partitions`].
+#[derive(Clone)]
+pub struct LanePartitions {
+    ownership: latest::Receiver<Ownership>,
+}
+
+impl LanePartitions {
+    /// As they are now.
+    pub fn now(&mut self) -> Vec<Partition> {
+        self.ownership.take().lanes
+    }
 }
 
 /// The parts stop one after the other.
@@ -247,6 +261,12 @@ impl Process {
         self.relay_partitions.clone()
     }
 
+    /// The partitions for which this process claims what fell due for the immediate lane, as they
+    /// change: none without an ingress, and none while it drains.
+    pub fn lane_partitions(&self) -> LanePartitions {
+        LanePartitions { ownership: self.membership.ownership() }
+    }
+
     /// Hands over and stops: partitions first (the others take them at once), then the relay, whose
     /// confirmations are awaited, then the rest. Stop the ingress before. Bounded by `within`.
     pub async fn stop(self, within: Duration) {
@@ -334,6 +354,7 @@ fn start_relay(
     });
     let firing = recurring::start(RecurringParts {
         store: parts.store.clone(),
+        registry: parts.service.registry().clone(),
         signals: signals.clone(),
         partitions: partitions.clone(),
         settings: parts.settings.recurring.clone(),

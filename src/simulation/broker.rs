@@ -197,7 +197,7 @@ impl Consumer for Tap<Box<dyn Consumer>> {
     async fn next(&mut self) -> Result<Delivery, BrokerError> {
         self.gate.pass().await;
         let delivery = self.inner.next().await?;
-        self.note(delivery.redeliveries, &Noted::of(&(delivery.log, &delivery.body)));
+        self.note(delivery.redeliveries, &Noted::of(&(&delivery.log, &delivery.body)));
         Ok(delivery)
     }
 

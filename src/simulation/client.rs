@@ -75,7 +75,7 @@ enum Way {
     Executed(Duration),
 }
 
-fn lane(dice: &mut Dice) -> &'static str {
+pub(super) fn lane(dice: &mut Dice) -> &'static str {
     match dice.below(100) {
         0..45 => QUEUED,
         45..75 => "immediate",

@@ -83,6 +83,8 @@ faults! {
     NoRoom = "immediate lane without room",
     /// Commands of a process that is gone, or seems so, are put into the queue.
     TakenOver = "held commands taken over",
+    /// Commands that fell due for the immediate lane are claimed.
+    Claimed = "due commands claimed",
 }
 
 /// How often each kind occurred.

@@ -186,7 +186,8 @@ impl Harm {
     fn foreign(&self) {
         let lately = self.world.road.lately.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let message = self.world.dice().pick(&lately).cloned();
-        let Some((message, log)) = message.and_then(|it| it.log.map(|log| (it, log))) else {
+        let Some((message, log)) = message.and_then(|it| it.log.clone().map(|log| (it, log)))
+        else {
             return;
         };
         let queues = self.group_queues();
@@ -202,7 +203,7 @@ impl Harm {
         let Some(queue) = self.world.dice().pick(&fitting).copied().cloned() else { return };
         self.world.count(Fault::Foreign);
         let ahead = self.world.dice().below(3) as usize;
-        let first_offset = log.first_offset.plus(log.entries as usize + ahead);
+        let first_offset = log.first_offset.plus(log.entries() + ahead);
         self.put(
             &queue,
             LogHeaders { log_id: LogId::generate(), first_offset, ..log },
@@ -221,7 +222,7 @@ impl Harm {
         let Some(log) = message.log else { return };
         self.world.count(Fault::Garbage);
         let half = message.body.len() / 2;
-        let first_offset = log.first_offset.plus(log.entries as usize);
+        let first_offset = log.first_offset.plus(log.entries());
         self.put(&queue, LogHeaders { first_offset, ..log }, message.body.slice(..half));
     }
 

@@ -176,6 +176,7 @@ impl SimulatedProcess {
             signals: process.signals().clone(),
             clock: process.clock().clone(),
             member: process.id(),
+            due: process.lane_partitions(),
             settings: self.lane_settings(),
             stop: stop.clone(),
         });

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{Evidence, Scenario, world::World};
+use super::{Evidence, Scenario, client::lane, world::World};
 use crate::{
     ingress::{Origin, Validator},
     message::{Metadata, Timestamp},
@@ -81,7 +82,8 @@ impl Recurrences {
         let mut dice = self.world.dice();
         let mut scenario = self.scenario.lock().unwrap_or_else(PoisonError::into_inner);
         (0..DRAFTS).find_map(|_| {
-            let draft = scenario.command(&mut dice);
+            let mut draft = scenario.command(&mut dice);
+            draft["lane"] = json!(lane(&mut dice));
             let command = self.validator.check_value(&draft, &Origin::default()).ok()?;
             Some(CommandTemplate {
                 command_type: command.command_type,

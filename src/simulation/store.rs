@@ -19,15 +19,15 @@ use crate::{
     store::{
         Accepted, Acted, ActedBy, CallbackAction, CallbackBacklog, CallbackEnd, CallbackHost,
         Callbacks, CancelAnswer, Cancellation, Cancelled, CancelledBy, ClaimedCallback,
-        ClaimedNotification, CommandCommit, CommandCursor, CommandFilter, CommandProgress,
-        CommandRecord, CommittedCommands, ConditionChange, ConditionReport, DeadLetter,
-        DeadLetterCount, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup, DeadLetters,
-        DecideAgain, DecidedRuns, DueRecurring, EndedRemoved, Entering, Entry, EventFailure,
-        EventProgress, Execution, FoldDocuments, FoldRequest, ForeignMessage, GroupLag, Heads,
-        Heartbeat, HeldCommand, Hold, Housekeeping, Identity, Intake, Job, JobId, JobMove, Jobs,
-        KeyName, Leftover, LoadedStream, LogKind, Logs, Member, Members, NewCommand, NewJob,
-        NextDue, Notices, NotificationEnd, Outbox, OutboxPage, Page, ParkedCount, ParkedKey,
-        ParkedKeys, PastOutcome, Queries, Recurring, RecurringCommand, RecurringName,
+        ClaimedCommand, ClaimedNotification, CommandCommit, CommandCursor, CommandFilter,
+        CommandProgress, CommandRecord, CommittedCommands, ConditionChange, ConditionReport,
+        DeadLetter, DeadLetterCount, DeadLetterDetails, DeadLetterFilter, DeadLetterGroup,
+        DeadLetters, DecideAgain, DecidedRuns, DueRecurring, EndedRemoved, Entering, Entry,
+        EventFailure, EventProgress, Execution, FoldDocuments, FoldRequest, ForeignMessage,
+        GroupLag, Heads, Heartbeat, HeldCommand, Hold, Housekeeping, Identity, Intake, Job, JobId,
+        JobMove, Jobs, KeyName, Leftover, LoadedStream, LogKind, Logs, Member, Members, NewCommand,
+        NewJob, NextDue, Notices, NotificationEnd, Outbox, OutboxPage, Page, ParkedCount,
+        ParkedKey, ParkedKeys, PastOutcome, Queries, Recurring, RecurringCommand, RecurringName,
         RecurringTerms, RejectedMessage, Replay, ReplayAsked, ReplayProgress, ReplayStep,
         RetryRequest, SettledRuns, Store, StoreError, StoredStreamEvent, Suspects, Taken,
         UndecidedPage, ViewAt, ViewCommit, ViewDocuments, ViewRecord, Views, WaitingEvent, Walk,
@@ -365,9 +365,32 @@ impl Outbox for SimulatedStore {
         self.read(self.inner().outbox_depth(limit)).await
     }
 
-    async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError> {
-        let asked = Noted::of(&(partitions, limit));
-        self.write("promote_due", asked, self.inner().promote_due(partitions, limit)).await
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        lane_grace: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError> {
+        let asked = Noted::of(&(partitions, lane_grace, limit));
+        let promoting = self.inner().promote_due(partitions, lane_grace, limit);
+        self.write("promote_due", asked, promoting).await
+    }
+
+    async fn claim_due(
+        &self,
+        partitions: &[Partition],
+        owner: MemberId,
+        limit: i64,
+    ) -> Result<Vec<ClaimedCommand>, StoreError> {
+        let asked = Noted::of(&(partitions, owner, limit));
+        let work = async {
+            let claimed = self.inner().claim_due(partitions, owner, limit).await;
+            if claimed.as_ref().is_ok_and(|claimed| !claimed.is_empty()) {
+                self.world.count(Fault::Claimed);
+            }
+            claimed
+        };
+        self.write("claim_due", asked, work).await
     }
 
     async fn take_over(

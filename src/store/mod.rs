@@ -52,7 +52,9 @@ pub use execution::{
 };
 pub use failures::{FailedAttempt, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside};
 pub use housekeeping::{CommandCursor, EndedRemoved, Housekeeping, Leftover};
-pub use intake::{Accepted, Intake, NewCommand, Occupied, RejectedMessage};
+pub use intake::{
+    Accepted, ClaimedCommand, Intake, NewCommand, Occupied, RejectedMessage, WhenDue,
+};
 pub use jobs::{
     Canary, Cancelled, Job, JobAction, JobFilter, JobId, JobMove, JobState, Jobs, NewJob,
 };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::StoreError;
-use crate::message::{Offset, Partition, Route, Timestamp};
+use super::{ClaimedCommand, StoreError};
+use crate::message::{MemberId, Offset, Partition, Route, Timestamp};
 
 /// An outbox row: one message.
 #[derive(Clone, Debug)]
@@ -74,9 +74,26 @@ pub trait Outbox: Send + Sync {
     async fn outbox_depth(&self, limit: i64) -> Result<(i64, i64), StoreError>;
 
     /// Moves due schedule rows of these partitions into the command log and the outbox, at most
-    /// `limit`, in one transaction; returns how many it took. Orphans among them (the command is
+    /// `limit`, in one transaction; returns how many it took. Those that an immediate lane may claim
+    /// are left to it until they have been due for `lane_grace`. Orphans among them (the command is
     /// gone, or has ended) leave the schedule and enter no log.
-    async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError>;
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        lane_grace: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError>;
+
+    /// Takes schedule rows of these partitions that fell due for the immediate lane, by due time
+    /// within a partition, at most `limit`, in one transaction: from then on `owner` holds their
+    /// commands, as if it had accepted them. Orphans among them leave the schedule, and nobody holds
+    /// them.
+    async fn claim_due(
+        &self,
+        partitions: &[Partition],
+        owner: MemberId,
+        limit: i64,
+    ) -> Result<Vec<ClaimedCommand>, StoreError>;
 
     /// Moves commands of these partitions into the command log and the outbox that a process of the
     /// immediate lane holds which has not sent a heartbeat for `ttl`, in the order in which they were

@@ -237,7 +237,10 @@ impl RunningService {
     /// What is left to do, in words.
     async fn rest(&self) -> Option<String> {
         let partitions: Vec<Partition> = self.store.identity().partitions.all().collect();
-        let due = expect("the schedule is read", self.store.promote_due(&partitions, 1_000).await);
+        let due = expect(
+            "the schedule is read",
+            self.store.promote_due(&partitions, Duration::ZERO, 1_000).await,
+        );
         if due > 0 {
             self.process.signals().outbox_written();
             return Some(format!("{due} commands fell due"));

@@ -42,6 +42,8 @@ pub struct Ownership {
     pub relay: Vec<Partition>,
     /// The partitions of each group.
     pub groups: BTreeMap<GroupName, Vec<Partition>>,
+    /// The partitions for which it claims what fell due for the immediate lane.
+    pub lanes: Vec<Partition>,
     /// Whether another process relays, too (and wants to be told of new rows).
     pub relay_elsewhere: bool,
     /// It is stopping: it consumes nothing any more, but still relays what it had.
@@ -233,14 +235,16 @@ impl Joined {
             .groups
             .iter()
             .map(|group| (group.clone(), mine(&able_members(members, group), group.as_str())));
-        let relays: Vec<&Member> = members
-            .iter()
-            .filter(|member| !member.draining && member.roles.contains(&Role::Relay))
-            .collect();
+        let with_role = |role: Role| -> Vec<&Member> {
+            let has_it = |member: &&Member| !member.draining && member.roles.contains(&role);
+            members.iter().filter(has_it).collect()
+        };
+        let relays = with_role(Role::Relay);
         Ownership {
             groups: groups.collect(),
             draining: false,
             relay: mine(&relays, "relay"),
+            lanes: mine(&with_role(Role::Ingress), "lanes"),
             relay_elsewhere: relays.iter().any(|member| member.id != self.parts.id),
         }
     }

@@ -23,13 +23,13 @@ pub(super) enum Arrival {
 }
 
 pub(super) fn look_at(delivery: &Delivery, kind: LogKind, ours: LogId, next: Offset) -> Arrival {
-    let Some(headers) = delivery.log else {
+    let Some(headers) = &delivery.log else {
         return foreign(None, "its headers are missing or damaged");
     };
     if headers.log_id != ours && !planted!(ForeignApplied) {
         return foreign(Some(headers.log_id), "it belongs to another log");
     }
-    let behind = headers.first_offset.plus(headers.entries as usize);
+    let behind = headers.first_offset.plus(headers.entries());
     if behind <= next && !planted!(DuplicateApplied) {
         return Arrival::Duplicate;
     }
@@ -37,6 +37,7 @@ pub(super) fn look_at(delivery: &Delivery, kind: LogKind, ours: LogId, next: Off
         Ok(batch) => batch,
         Err(error) => return foreign(Some(ours), &format!("its body is damaged: {error}")),
     };
+    let count = batch.len();
     let offsets = |i: usize| headers.first_offset.plus(i);
     let entries: Vec<Entry> = match batch {
         Batch::Commands(commands) => commands
@@ -46,14 +47,14 @@ pub(super) fn look_at(delivery: &Delivery, kind: LogKind, ours: LogId, next: Off
             .collect(),
         Batch::Events(events) => events
             .into_iter()
+            .zip(headers.recorded_at())
             .enumerate()
-            .map(|(i, event)| {
-                let recorded_at = headers.recorded_at;
+            .map(|(i, (event, recorded_at))| {
                 Entry::Event(EventEntry { offset: offsets(i), recorded_at, event })
             })
             .collect(),
     };
-    if entries.len() != headers.entries as usize {
+    if count != headers.entries() {
         return foreign(Some(ours), "its headers and its body disagree");
     }
     let is_new = |entry: &Entry| entry.offset() >= next || planted!(DuplicateApplied);

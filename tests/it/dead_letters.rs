@@ -432,7 +432,7 @@ async fn a_cancelled_job_leaves_the_rest_alone() {
     let open = items(&desk.api.get("/v1/dead-letters?limit=500").await).len() as i64;
     assert_eq!(open, 60 - done, "what it did is what it says");
     let partitions: Vec<_> = desk.store.identity().partitions.all().collect();
-    let due = desk.store.promote_due(&partitions, 100).await;
+    let due = desk.store.promote_due(&partitions, Duration::ZERO, 100).await;
     assert_eq!(due.expect("promote") as i64, done);
 }
 
@@ -467,5 +467,8 @@ async fn a_job_goes_on_in_another_process_when_its_own_is_gone() {
         assert_eq!(details.audit.len(), 1, "none is retried twice");
     }
     let partitions: Vec<_> = desk.store.identity().partitions.all().collect();
-    assert_eq!(desk.store.promote_due(&partitions, 1_000).await.expect("promote"), 200);
+    assert_eq!(
+        desk.store.promote_due(&partitions, Duration::ZERO, 1_000).await.expect("promote"),
+        200
+    );
 }

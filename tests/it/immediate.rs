@@ -139,12 +139,12 @@ async fn one_that_is_being_executed_is_answered_when_it_has_ended() {
 async fn commands_of_a_process_that_is_gone_are_finished_by_the_queue_in_their_order() {
     let site = Site::new().await;
     let gone = site.start(&[Role::Ingress]).await;
-    let lane = Lane::of(&site, &gone).await;
-    // It dies before it executes anything.
-    lane.stop.cancel();
-    let commands: Vec<_> = (0..20).map(|_| immediate(add("a", 1))).collect();
+    // As if it had died before it executed any of them.
+    let held_by = Some(gone.id());
+    let commands: Vec<_> =
+        (0..20).map(|_| NewCommand { held_by, ..immediate(add("a", 1)) }).collect();
     let ids: Vec<_> = commands.iter().map(|command| command.id).collect();
-    lane.processor.dispatch_together(commands).await.expect("room");
+    site.store.accept(commands).await.expect("accept");
     assert_eq!(held(&site).await, 20);
     let others = site.start(&ALL).await;
     let all: Vec<_> = site.store.identity().partitions.all().collect();
@@ -163,6 +163,22 @@ async fn commands_of_a_process_that_is_gone_are_finished_by_the_queue_in_their_o
     site.until_applied().await;
     site.assert_lawful().await;
     drop(others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_stops_says_so_and_accepts_nothing() {
+    let site = Site::new().await;
+    let process = site.start(&[Role::Ingress]).await;
+    let lane = Lane::of(&site, &process).await;
+    lane.stop.cancel();
+    let or_queued = NewCommand { or_queued: true, ..immediate(add("a", 1)) };
+    let one = lane.processor.dispatch(immediate(add("a", 1))).await.map(|_| ());
+    let together = lane.processor.dispatch_together(vec![or_queued]).await.map(|_| ());
+    let waits = lane.execute(add("a", 1)).await.map(|_| ());
+    for answer in [one, together, waits] {
+        assert!(matches!(answer, Err(Refusal::Stopping)), "{answer:?}");
+    }
+    assert_eq!(number(&site, "SELECT count(*) FROM adjutant.commands").await, 0);
 }
 
 /// As after a failover of the database that took the commit back which had ended it.

@@ -18,6 +18,7 @@ mod cli;
 mod conformance;
 mod dead_letters;
 mod documents;
+mod due_lane;
 mod faults;
 mod http;
 mod immediate;

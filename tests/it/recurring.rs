@@ -101,8 +101,9 @@ impl Place {
         let store = self.database.store().await;
         let (owned, partitions) = watch::channel(vec![Partition(0)]);
         let stop = CancellationToken::new();
-        let parts =
-            RecurringParts { store, signals: Signals::default(), partitions, settings, stop };
+        let registry = domain::service().registry().clone();
+        let signals = Signals::default();
+        let parts = RecurringParts { store, registry, signals, partitions, settings, stop };
         Firing { _owned: owned, _task: recurring::start(parts) }
     }
 }

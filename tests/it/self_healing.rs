@@ -139,7 +139,7 @@ async fn orphans_in_front_of_the_schedule_hold_nobody_up_and_are_counted() {
     store.accept(vec![waiting]).await.expect("accept");
     let all: Vec<_> = adjutant::store::Store::identity(&*store).partitions.all().collect();
     eventually("it gets its turn", async || {
-        store.promote_due(&all, 10).await.expect("promote");
+        store.promote_due(&all, Duration::ZERO, 10).await.expect("promote");
         (store.heads().await.expect("heads").commands == [Offset(1)]).then_some(())
     })
     .await;

@@ -7,7 +7,7 @@ use adjutant::{
     message::{GroupName, MemberId, Offset, Partition},
     store::{
         Accepted, CancelAnswer, Cancellation, CancelledBy, CheckpointMove, CommandCommit,
-        Execution, Fence, Intake, Logs, NewCommand, Outbox, Store, StoreError,
+        Execution, Fence, Intake, Logs, NewCommand, Outbox, Store, StoreError, WhenDue,
         postgres::PostgresStore,
     },
 };
@@ -110,6 +110,49 @@ async fn a_cancellation_that_waits_holds_nothing_that_comes_later() {
         let answers = cancelling.await.expect("joined").expect("cancel");
         assert!(matches!(answers[..], [CancelAnswer::Cancelled { .. }]), "{answers:?}");
     }
+}
+
+/// Law 3: between the schedule and the hands of a process a command is nowhere for whoever does not wait
+/// for the claim.
+#[tokio::test]
+async fn a_cancellation_waits_for_a_claim_that_is_under_way() {
+    let database = Database::migrated().await;
+    let store = database.store().await;
+    let pool = database.pool().await;
+    let due = NewCommand { when_due: WhenDue::Lane, ..add("a", 1) };
+    store.accept(vec![due.clone()]).await.expect("accept");
+    let mut claim = pool.begin().await.expect("begin");
+    sqlx::raw_sql(
+        "WITH due AS (DELETE FROM adjutant.schedule RETURNING *)
+         INSERT INTO adjutant.immediate (partition, command_id, bucket, owner, accepted_at)
+         SELECT partition, command_id, bucket, gen_random_uuid(), now() FROM due",
+    )
+    .execute(&mut *claim)
+    .await
+    .expect("as a claim does");
+    let cancelling = {
+        let (store, id) = (store.clone(), due.id);
+        let by = CancelledBy { who: "ann".into(), reason: None, job: None };
+        tokio::spawn(async move { store.cancel_commands(&[id], &by).await })
+    };
+    eventually("it waits", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+              WHERE datname = current_database() AND wait_event_type = 'Lock'
+                AND query LIKE '%cancel_commands%'",
+        )
+        .fetch_one(&pool)
+        .await
+        .ok()?;
+        (waiting == 1 || cancelling.is_finished()).then_some(())
+    })
+    .await;
+    claim.commit().await.expect("commit");
+    let answers = cancelling.await.expect("joined").expect("cancel");
+    assert!(matches!(answers[..], [CancelAnswer::Cancelled { .. }]), "{answers:?}");
+    let place = store.identity().partitions.of(&due.stream);
+    let held = store.held(&[(place, due.id)]).await.expect("held");
+    assert!(held.is_empty(), "nobody executes what was called off");
 }
 
 #[tokio::test]

@@ -95,7 +95,8 @@ async fn one_that_waits_goes_on_when_what_held_it_ends_in_the_same_batch() {
     let partition = site.store.identity().partitions.of(&first.stream);
     let promoted = async || {
         eventually("it is due", async || {
-            (site.store.promote_due(&[partition], 10).await.expect("promote") > 0).then_some(())
+            (site.store.promote_due(&[partition], Duration::ZERO, 10).await.expect("promote") > 0)
+                .then_some(())
         })
         .await;
     };

@@ -42,6 +42,7 @@ pub(crate) fn of(config: &Config) -> Result<ServerSettings, RunError> {
             transactions: config.immediate.transactions,
             waiting_commands: config.immediate.waiting_commands,
             waiting_bytes: config.immediate.waiting_bytes,
+            due_poll_ms: config.immediate.due_poll_ms,
             ..ImmediateSettings::default()
         },
         admin_listen: Some(config.admin.listen),
@@ -91,10 +92,12 @@ fn process(config: &Config) -> ProcessSettings {
         relay: RelaySettings {
             poll: millis(config.relay.poll_ms),
             page_rows: config.relay.batch,
+            pace: millis(config.relay.pace_ms),
             in_flight: config.relay.in_flight,
             give_up_after: millis(config.relay.stale_ms),
             delete_within: millis(config.relay.delete_ms),
             schedule_poll: millis(config.relay.schedule_ms),
+            lane_grace: millis(config.relay.lane_grace_ms),
             ..defaults.relay
         },
         groups: GroupSettings {

@@ -85,7 +85,7 @@ impl Consumer for QueueConsumer {
         let given = self.next_given().await?;
         Ok(Delivery {
             tag: given.tag,
-            log: given.message.log,
+            log: given.message.log.clone(),
             redeliveries: given.redeliveries,
             body: given.message.body.clone(),
         })

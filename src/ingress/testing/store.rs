@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use crate::{
     dead_letter::{DeadLetterId, DeadLetterKind},
     message::{
-        CommandId, GroupName, LogId, Offset, Outcome, OutcomeStatus, Partition, PartitionCount,
-        Position, RawJson, StreamId, Timestamp, Version,
+        CommandId, GroupName, LogId, MemberId, Offset, Outcome, OutcomeStatus, Partition,
+        PartitionCount, Position, RawJson, StreamId, Timestamp, Version,
     },
     store::*,
 };
@@ -381,8 +381,16 @@ impl Outbox for MemoryStore {
         drop(self.up()?);
         Ok((self.outbox_rows.load(Ordering::Relaxed).min(limit), 5))
     }
-    async fn promote_due(&self, _: &[Partition], _: i64) -> Result<usize, StoreError> {
+    async fn promote_due(&self, _: &[Partition], _: Duration, _: i64) -> Result<usize, StoreError> {
         unimplemented!()
+    }
+    async fn claim_due(
+        &self,
+        _: &[Partition],
+        _: MemberId,
+        _: i64,
+    ) -> Result<Vec<ClaimedCommand>, StoreError> {
+        Ok(Vec::new())
     }
     async fn take_over(&self, _: &[Partition], _: Duration, _: i64) -> Result<usize, StoreError> {
         unimplemented!()

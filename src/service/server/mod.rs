@@ -422,6 +422,7 @@ fn start_intake(
         signals: process.signals().clone(),
         clock: process.clock().clone(),
         member: process.id(),
+        due: process.lane_partitions(),
         settings: settings.immediate.clone(),
         stop: immediate_stop.clone(),
     });

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     message::{Attempt, CommandEnvelope, CommandId, ContentHash, Timestamp},
-    store::{Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError},
+    store::{Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError, WhenDue},
 };
 
 /// Served by commands_pkey.
@@ -29,8 +29,7 @@ const OCCUPIED: &str = "
 
 const SCHEDULE: &str = "
     INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason)
-    SELECT n.*, 'not_before'
-      FROM unnest($1::smallint[], $2::timestamptz[], $3::uuid[], $4::smallint[]) AS n";
+    SELECT * FROM unnest($1::smallint[], $2::timestamptz[], $3::uuid[], $4::smallint[], $5::text[])";
 
 const HOLD: &str = "
     INSERT INTO adjutant.immediate (partition, command_id, bucket, owner, accepted_at)
@@ -90,6 +89,12 @@ struct Inserted {
     delayed: bool,
 }
 
+impl Inserted {
+    fn is_scheduled(self, command: &NewCommand) -> bool {
+        self.delayed || command.when_due == WhenDue::Lane
+    }
+}
+
 type InsertedById = HashMap<Uuid, Inserted>;
 
 impl PostgresStore {
@@ -130,26 +135,32 @@ impl PostgresStore {
             .collect()
     }
 
+    /// The new commands that wait in the schedule.
     async fn schedule_delayed(
         &self,
         transaction: &mut Transaction,
         batch: &[NewCommand],
         inserted: &InsertedById,
     ) -> Result<(), StoreError> {
-        let delayed: Vec<&NewCommand> = batch
-            .iter()
-            .filter(|c| inserted.get(&c.id.0).is_some_and(|inserted| inserted.delayed))
-            .collect();
-        if delayed.is_empty() {
+        let mut seen = HashSet::new();
+        let (mut partitions, mut due, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut buckets, mut reasons) = (Vec::new(), Vec::new());
+        for command in batch {
+            let Some(new) = inserted.get(&command.id.0) else { continue };
+            if !new.is_scheduled(command) || !seen.insert(command.id) {
+                continue;
+            }
+            partitions.push(self.partitions().of(&command.stream).0);
+            due.push(command.not_before.filter(|_| new.delayed).unwrap_or(new.accepted_at));
+            ids.push(command.id.0);
+            buckets.push(self.bucket(command.id));
+            reasons.push(command.when_due.reason());
+        }
+        if ids.is_empty() {
             return Ok(());
         }
         let schedule = transaction.prepare(SCHEDULE).await?;
-        let partitions: Vec<_> =
-            delayed.iter().map(|c| self.partitions().of(&c.stream).0).collect();
-        let due: Vec<_> = delayed.iter().map(|c| c.not_before).collect();
-        let ids: Vec<_> = delayed.iter().map(|c| c.id.0).collect();
-        let buckets: Vec<_> = delayed.iter().map(|c| self.bucket(c.id)).collect();
-        transaction.query(&schedule, &[&partitions, &due, &ids, &buckets]).await?;
+        transaction.query(&schedule, &[&partitions, &due, &ids, &buckets, &reasons]).await?;
         Ok(())
     }
 
@@ -166,7 +177,7 @@ impl PostgresStore {
         for command in batch {
             let Some(owner) = command.held_by else { continue };
             let Some(new) = inserted.get(&command.id.0) else { continue };
-            if new.delayed || !seen.insert(command.id) {
+            if new.is_scheduled(command) || !seen.insert(command.id) {
                 continue;
             }
             partitions.push(self.partitions().of(&command.stream).0);
@@ -189,7 +200,8 @@ impl PostgresStore {
         let mut seen = HashSet::new();
         for command in batch {
             let Some(new) = inserted.get(&command.id.0) else { continue };
-            if new.delayed || command.held_by.is_some() || !seen.insert(command.id) {
+            let goes_elsewhere = new.is_scheduled(command) || command.held_by.is_some();
+            if goes_elsewhere || !seen.insert(command.id) {
                 continue;
             }
             let partition = self.partitions().of(&command.stream);

@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
-use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{
+    Connection, PgConnection, PgPool, SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
 
 use super::errors;
 use crate::{
@@ -10,7 +13,35 @@ use crate::{
     store::{Identity, StoreError},
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+macro_rules! migrations {
+    ($($version:literal: $file:literal, $what:literal;)+) => {
+        &[$(($version, $what, include_str!(concat!("../../../migrations/", $file)))),+]
+    };
+}
+
+/// Version, description, SQL. Append-only.
+const MIGRATIONS: &[(i64, &str, &str)] = migrations! {
+    1: "0001_main_path.sql", "main path";
+    2: "0002_failures.sql", "failures";
+    3: "0003_parked_keys.sql", "parked keys";
+    4: "0004_dead_letter_jobs.sql", "dead letter jobs";
+    5: "0005_housekeeping.sql", "housekeeping";
+    6: "0006_immediate_lane.sql", "immediate lane";
+    7: "0007_recurring.sql", "recurring";
+    8: "0008_callbacks.sql", "callbacks";
+    9: "0009_cancellation.sql", "cancellation";
+    10: "0010_due_for_lanes.sql", "due for lanes";
+};
+
+/// As the migrator wants them. (Its macro reads the folder at compile time, for which it builds the
+/// whole driver a second time.)
+fn migrations() -> Vec<Migration> {
+    let migration = |(version, description, sql): &(i64, &'static str, &'static str)| {
+        let sql = sql.into_sql_str();
+        Migration::new(*version, (*description).into(), MigrationType::Simple, sql, false)
+    };
+    MIGRATIONS.iter().map(migration).collect()
+}
 
 /// The release that is running.
 pub(crate) const RELEASE: &str = env!("CARGO_PKG_VERSION");
@@ -62,7 +93,7 @@ pub async fn migrate(
     partitions: Option<PartitionCount>,
 ) -> Result<Migrated, MigrateError> {
     let mut connection = connect(url).await?;
-    let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+    let mut migrator = Migrator::with_migrations(migrations());
     migrator.create_schema("adjutant");
     migrator.dangerous_set_table_name("adjutant._sqlx_migrations");
     // A newer release may have migrated already; whether this one may run is decided by `check`.
@@ -130,7 +161,7 @@ pub(super) async fn check(pool: &PgPool) -> Result<Identity, StoreError> {
              row from adjutant._sqlx_migrations and migrate again"
         )));
     }
-    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let newest = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or_default();
     let applied: i64 =
         sqlx::query_scalar("SELECT COALESCE(max(version), 0) FROM adjutant._sqlx_migrations")
             .fetch_one(pool)
@@ -166,4 +197,32 @@ pub(super) async fn check(pool: &PgPool) -> Result<Identity, StoreError> {
 fn release(text: &str) -> Vec<u64> {
     let core = text.split(['-', '+']).next().unwrap_or_default();
     core.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIGRATIONS;
+
+    /// One that is not in the list would never be applied.
+    #[test]
+    fn every_file_of_the_folder_is_a_migration_and_none_is_passed_over() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|it| it == "sql"))
+            .map(|path| {
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                (name, std::fs::read_to_string(path).unwrap())
+            })
+            .collect();
+        files.sort();
+        let listed: Vec<_> = MIGRATIONS
+            .iter()
+            .map(|(version, what, sql)| {
+                (format!("{version:04}_{}", what.replace(' ', "_")), (*sql).to_owned())
+            })
+            .collect();
+        assert_eq!(listed, files);
+    }
 }

@@ -7,8 +7,8 @@ use tokio_postgres::Row;
 
 use super::{PostgresStore, append::Appended, columns, errors, logs, pool};
 use crate::{
-    message::{Offset, Partition, Route},
-    store::{Outbox, OutboxPage, OutboxRow, StoreError, outbox},
+    message::{MemberId, Offset, Partition, Route},
+    store::{ClaimedCommand, Outbox, OutboxPage, OutboxRow, StoreError, outbox},
 };
 
 /// The bound and the rows come from one snapshot. Served by outbox_by_transaction: the ids are
@@ -58,6 +58,8 @@ const TAKE_DUE: &str = "
         DELETE FROM adjutant.schedule s
          USING (SELECT partition, due_at, id FROM adjutant.schedule
                  WHERE partition = ANY($1::smallint[]) AND due_at <= clock_timestamp()
+                   AND (reason <> 'immediate'
+                        OR due_at <= clock_timestamp() - $3::bigint * interval '1 millisecond')
                  ORDER BY partition, due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) AS d
          WHERE s.partition = d.partition AND s.due_at = d.due_at AND s.id = d.id
         RETURNING s.partition, s.due_at, s.id AS place, s.command_id, s.bucket, s.attempt,
@@ -79,6 +81,36 @@ const TAKE_DUE: &str = "
                                          WHERE f.partition = due.partition
                                            AND f.command_id = due.command_id) AS ended) AS o
      ORDER BY due.partition, due.due_at, due.place";
+
+/// Served by schedule_for_lanes, commands_pkey and outcomes_pkey.
+const CLAIM_DUE: &str = "
+    WITH due AS (
+        DELETE FROM adjutant.schedule s
+         USING (SELECT partition, due_at, id FROM adjutant.schedule
+                 WHERE partition = ANY($1::smallint[]) AND due_at <= clock_timestamp()
+                   AND reason = 'immediate'
+                 ORDER BY partition, due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED) AS d
+         WHERE s.partition = d.partition AND s.due_at = d.due_at AND s.id = d.id
+        RETURNING s.partition, s.due_at, s.id AS place, s.command_id, s.bucket),
+    found AS MATERIALIZED (
+        SELECT due.partition, due.due_at, due.place, due.bucket, c.*, c.id IS NULL OR o.ended AS orphan
+          FROM due
+          LEFT JOIN LATERAL (
+               SELECT f.id, f.type, f.stream, f.payload, f.metadata, f.expected_version, f.reply_to,
+                      f.accepted_at, f.not_before, f.not_after, f.callback_url, f.content_hash
+                 FROM adjutant.commands f
+                WHERE f.bucket = due.bucket AND f.id = due.command_id OFFSET 0) AS c ON true
+         CROSS JOIN LATERAL (SELECT EXISTS (SELECT 1 FROM adjutant.outcomes f
+                                             WHERE f.partition = due.partition
+                                               AND f.command_id = due.command_id) AS ended) AS o),
+    held AS (
+        INSERT INTO adjutant.immediate (partition, command_id, bucket, owner, accepted_at)
+        SELECT f.partition, f.id, f.bucket, $2::uuid, clock_timestamp()
+          FROM found f WHERE NOT f.orphan ORDER BY f.partition, f.due_at, f.place)
+    SELECT f.partition, f.id, f.type, f.stream, f.payload::text, f.metadata::text,
+           f.expected_version, f.reply_to::text, f.accepted_at, 1, NULL::bigint, 0, f.not_after,
+           f.callback_url, f.orphan, f.content_hash, f.not_before
+      FROM found f ORDER BY f.partition, f.due_at, f.place";
 
 /// Those that are gone are found by a walk over immediate_of_owner between the ids of those that live,
 /// from owner to owner: the stretch of one that lives is not read at all. It may hold many commands,
@@ -180,11 +212,17 @@ impl Outbox for PostgresStore {
         Ok((row.get(0), row.get(1)))
     }
 
-    async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError> {
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        lane_grace: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError> {
         let mut transaction = self.transaction().await?;
         let take = transaction.prepare(TAKE_DUE).await?;
         let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
-        let rows = transaction.begin_with(&take, &[&partitions, &limit]).await?;
+        let grace = i64::try_from(lane_grace.as_millis()).unwrap_or(i64::MAX);
+        let rows = transaction.begin_with(&take, &[&partitions, &limit, &grace]).await?;
         if rows.is_empty() {
             transaction.roll_back().await?;
             return Ok(0);
@@ -202,6 +240,22 @@ impl Outbox for PostgresStore {
         self.append_and_commit(transaction, &appended).await?;
         outbox::count_orphans(orphans);
         Ok(rows.len())
+    }
+
+    async fn claim_due(
+        &self,
+        partitions: &[Partition],
+        owner: MemberId,
+        limit: i64,
+    ) -> Result<Vec<ClaimedCommand>, StoreError> {
+        let client = self.hot().await?;
+        let claim = pool::prepare(&client, CLAIM_DUE).await?;
+        let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
+        let rows = client.query(&claim, &[&partitions, &owner.0, &limit]).await;
+        let rows = rows.map_err(errors::after_commit)?;
+        let (orphans, claimed): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get(14));
+        outbox::count_orphans(orphans.len() as u64);
+        claimed.into_iter().map(|row| claimed_command(row, owner)).collect()
     }
 
     async fn take_over(
@@ -227,6 +281,11 @@ impl Outbox for PostgresStore {
         self.append_and_commit(transaction, &appended).await?;
         Ok(rows.len())
     }
+}
+
+fn claimed_command(row: &Row, owner: MemberId) -> Result<ClaimedCommand, StoreError> {
+    let content_hash = columns::content_hash(row.get(15))?;
+    Ok(ClaimedCommand::new(logs::envelope(row)?, owner, content_hash, row.get(16)))
 }
 
 fn outbox_row(row: &Row) -> Result<OutboxRow, StoreError> {

@@ -23,7 +23,7 @@ macro_rules! select_command {
                     c.metadata::text AS metadata, c.not_before, c.not_after, c.content_hash,
                     c.accepted_at,
                     EXISTS (SELECT 1 FROM adjutant.schedule s WHERE s.bucket = c.bucket
-                             AND s.command_id = c.id AND s.reason = 'not_before') AS scheduled,
+                             AND s.command_id = c.id AND s.reason IN ('not_before', 'immediate')) AS scheduled,
                     EXISTS (SELECT 1 FROM adjutant.holds h WHERE h.partition = c.partition
                              AND h.command_id = c.id AND h.state IN (2, 3)) AS waiting,
                     COALESCE((SELECT max(a.attempt) FROM adjutant.attempts a
@@ -61,7 +61,7 @@ const WITH_IDS: &str = select_command!(
 const STATUSES: &str = "
     SELECT w.id,
            (SELECT true FROM adjutant.schedule s
-             WHERE s.bucket = w.bucket AND s.command_id = w.id AND s.reason = 'not_before'
+             WHERE s.bucket = w.bucket AND s.command_id = w.id AND s.reason IN ('not_before', 'immediate')
              LIMIT 1) IS NOT NULL AS scheduled,
            (SELECT h.state IN (2, 3) FROM adjutant.holds h
              WHERE h.partition = w.partition AND h.command_id = w.id) IS TRUE AS waiting,

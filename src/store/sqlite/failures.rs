@@ -13,7 +13,7 @@ use crate::{
     message::{Attempt, CommandId, Offset, Partition, StreamId},
     store::{
         CommandCommit, Fence, Hold, HoldState, LetGo, NewDeadLetter, NewFailure, SetAside,
-        StoreError,
+        StoreError, WhenDue,
         stored::{json_text, stream},
     },
 };
@@ -80,8 +80,13 @@ pub(super) struct Scheduled<'a> {
 
 impl Scheduled<'_> {
     /// A first execution, not before this time.
-    pub(super) fn first(partition: Partition, due_at: i64, command: CommandId) -> Self {
-        let (reason, attempt) = ("not_before", Attempt::FIRST);
+    pub(super) fn first(
+        partition: Partition,
+        due_at: i64,
+        command: CommandId,
+        when_due: WhenDue,
+    ) -> Self {
+        let (reason, attempt) = (when_due.reason(), Attempt::FIRST);
         Self { partition, due_at, command, reason, attempt, first_offset: None, edit: 0 }
     }
 }

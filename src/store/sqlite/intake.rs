@@ -14,7 +14,7 @@ use super::{
 use crate::{
     message::{Attempt, CommandEnvelope, CommandId, Partition, Timestamp},
     store::{
-        Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError,
+        Accepted, Intake, NewCommand, Occupied, RejectedMessage, StoreError, WhenDue,
         stored::{content_hash, headers_json, json_text, lane_code, metadata_json},
     },
 };
@@ -70,10 +70,13 @@ fn accept(
         }
         answers.push(Accepted::New { accepted_at });
         let partition = transaction.partitions.of(&command.stream);
+        let schedule = |due_at| {
+            let row = Scheduled::first(partition, due_at, command.id, command.when_due);
+            transaction.schedule(&row)
+        };
         match command.not_before.map(to_micros) {
-            Some(due_at) if due_at > transaction.now && !planted!(DueTooEarly) => {
-                transaction.schedule(&Scheduled::first(partition, due_at, command.id))?;
-            }
+            Some(due_at) if due_at > transaction.now && !planted!(DueTooEarly) => schedule(due_at)?,
+            _ if command.when_due == WhenDue::Lane => schedule(transaction.now)?,
             _ if command.held_by.is_some() => hold(transaction, partition, &command)?,
             _ => appended.entry(partition).or_default().push(envelope(command, accepted_at)),
         }
@@ -112,7 +115,7 @@ pub(super) fn insert(
 }
 
 /// A process executes it.
-fn hold(
+pub(super) fn hold(
     transaction: &Transaction<'_>,
     partition: Partition,
     command: &NewCommand,

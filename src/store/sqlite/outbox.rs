@@ -8,12 +8,16 @@ use rusqlite::{Row, params};
 use super::{
     SqliteStore,
     append::{Appended, COMMANDS, EVENTS},
+    intake,
     logs::envelope,
-    transaction::{Transaction, column, numbers, partition, partition_numbers, time},
+    transaction::{Transaction, column, maybe_time, numbers, partition, partition_numbers, time},
 };
 use crate::{
-    message::{Offset, Partition, Route},
-    store::{Outbox, OutboxPage, OutboxRow, StoreError, outbox, stored::headers},
+    message::{MemberId, Offset, Partition, Route},
+    store::{
+        ClaimedCommand, Outbox, OutboxPage, OutboxRow, StoreError, outbox,
+        stored::{content_hash, headers},
+    },
 };
 
 /// A page has about this many bytes at most (and at least a row).
@@ -59,6 +63,19 @@ const DUE: &str = "
                                       AND o.command_id = s.command_id)
       FROM schedule s LEFT JOIN commands c ON c.id = s.command_id
      WHERE s.partition IN (SELECT value FROM json_each(?1)) AND s.due_at <= ?2
+       AND (s.reason <> 'immediate' OR s.due_at <= ?4)
+     ORDER BY s.partition, s.due_at, s.id LIMIT ?3";
+
+/// Served by schedule_for_lanes and the primary keys.
+const DUE_FOR_LANES: &str = "
+    SELECT s.id, c.id, c.type, c.stream, c.payload, c.metadata, c.expected_version, c.reply_to,
+           c.accepted_at, 1, NULL, 0, c.not_after, c.callback_url,
+           c.id IS NULL OR EXISTS (SELECT 1 FROM outcomes o WHERE o.partition = s.partition
+                                                              AND o.command_id = s.command_id),
+           c.content_hash, c.not_before
+      FROM schedule s LEFT JOIN commands c ON c.id = s.command_id
+     WHERE s.partition IN (SELECT value FROM json_each(?1)) AND s.due_at <= ?2
+       AND s.reason = 'immediate'
      ORDER BY s.partition, s.due_at, s.id LIMIT ?3";
 
 const TAKEN: &str = "DELETE FROM schedule WHERE id IN (SELECT value FROM json_each(?1))";
@@ -133,12 +150,29 @@ impl Outbox for SqliteStore {
         depth.await
     }
 
-    async fn promote_due(&self, partitions: &[Partition], limit: i64) -> Result<usize, StoreError> {
-        let partitions = partition_numbers(partitions);
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        lane_grace: Duration,
+        limit: i64,
+    ) -> Result<usize, StoreError> {
+        let asked = Due { partitions: partition_numbers(partitions), lane_grace, limit };
         if planted!(DueCommandForgotten) {
-            return self.promote_in_two_steps(partitions, limit).await;
+            return self.promote_in_two_steps(asked).await;
         }
-        self.engine.write(move |transaction| promote_due(transaction, &partitions, limit)).await
+        self.engine.write(move |transaction| promote_due(transaction, &asked)).await
+    }
+
+    async fn claim_due(
+        &self,
+        partitions: &[Partition],
+        owner: MemberId,
+        limit: i64,
+    ) -> Result<Vec<ClaimedCommand>, StoreError> {
+        let partitions = partition_numbers(partitions);
+        let claim =
+            move |transaction: &Transaction<'_>| claim_due(transaction, &partitions, owner, limit);
+        self.engine.write(claim).await
     }
 
     async fn take_over(
@@ -181,12 +215,8 @@ fn take_over(
 }
 
 impl SqliteStore {
-    async fn promote_in_two_steps(
-        &self,
-        partitions: String,
-        limit: i64,
-    ) -> Result<usize, StoreError> {
-        let taken = self.engine.write(move |transaction| take_due(transaction, &partitions, limit));
+    async fn promote_in_two_steps(&self, asked: Due) -> Result<usize, StoreError> {
+        let taken = self.engine.write(move |transaction| take_due(transaction, &asked));
         let (count, appended) = taken.await?;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         self.engine.write(move |transaction| transaction.append(&appended)).await?;
@@ -194,12 +224,51 @@ impl SqliteStore {
     }
 }
 
-fn promote_due(
+/// Which rows of the schedule a relay asks for.
+struct Due {
+    partitions: String,
+    lane_grace: Duration,
+    limit: i64,
+}
+
+/// Puts what is due for the immediate lane into the hands of `owner`.
+fn claim_due(
     transaction: &Transaction<'_>,
     partitions: &str,
+    owner: MemberId,
     limit: i64,
-) -> Result<usize, StoreError> {
-    let (count, appended) = take_due(transaction, partitions, limit)?;
+) -> Result<Vec<ClaimedCommand>, StoreError> {
+    let due =
+        transaction.all(DUE_FOR_LANES, params![partitions, transaction.now, limit], |row| {
+            let is_orphan: bool = column(row, 14)?;
+            let claimed = || {
+                let hash = content_hash(&column::<Vec<u8>>(row, 15)?)?;
+                Ok::<_, StoreError>(ClaimedCommand::new(
+                    envelope(row)?,
+                    owner,
+                    hash,
+                    maybe_time(row, 16)?,
+                ))
+            };
+            Ok((column::<i64>(row, 0)?, if is_orphan { None } else { Some(claimed()?) }))
+        })?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    transaction.execute(TAKEN, [numbers(due.iter().map(|(id, _)| *id))])?;
+    let rows = due.len();
+    let claimed: Vec<_> = due.into_iter().filter_map(|(_, claimed)| claimed).collect();
+    outbox::count_orphans((rows - claimed.len()) as u64);
+    if !planted!(ClaimHoldsNothing) {
+        for ClaimedCommand { command, .. } in &claimed {
+            intake::hold(transaction, transaction.partitions.of(&command.stream), command)?;
+        }
+    }
+    Ok(claimed)
+}
+
+fn promote_due(transaction: &Transaction<'_>, asked: &Due) -> Result<usize, StoreError> {
+    let (count, appended) = take_due(transaction, asked)?;
     transaction.append(&appended)?;
     Ok(count)
 }
@@ -207,14 +276,16 @@ fn promote_due(
 /// Takes due rows out of the schedule; they are to be appended.
 fn take_due(
     transaction: &Transaction<'_>,
-    partitions: &str,
-    limit: i64,
+    Due { partitions, lane_grace, limit }: &Due,
 ) -> Result<(usize, Appended), StoreError> {
-    let due = transaction.all(DUE, params![partitions, transaction.now, limit], |row| {
-        let is_orphan: bool = column(row, 15)?;
-        let command = if is_orphan { None } else { Some(envelope(row)?) };
-        Ok((column::<i64>(row, 0)?, partition(row, 14)?, command))
-    })?;
+    let grace = i64::try_from(lane_grace.as_micros()).unwrap_or(i64::MAX);
+    let unclaimed = transaction.now.saturating_sub(grace);
+    let due =
+        transaction.all(DUE, params![partitions, transaction.now, limit, unclaimed], |row| {
+            let is_orphan: bool = column(row, 15)?;
+            let command = if is_orphan { None } else { Some(envelope(row)?) };
+            Ok((column::<i64>(row, 0)?, partition(row, 14)?, command))
+        })?;
     if due.is_empty() {
         return Ok((0, Appended::new()));
     }

@@ -28,7 +28,7 @@ macro_rules! select_command {
             "SELECT c.id, c.partition, c.stream, c.type, c.lane, c.payload, c.metadata,
                     c.not_before, c.content_hash, c.accepted_at,
                     EXISTS (SELECT 1 FROM schedule s
-                             WHERE s.command_id = c.id AND s.reason = 'not_before'),
+                             WHERE s.command_id = c.id AND s.reason IN ('not_before', 'immediate')),
                     EXISTS (SELECT 1 FROM holds h WHERE h.partition = c.partition
                              AND h.command_id = c.id AND h.state IN (2, 3)),
                     COALESCE((SELECT max(a.attempt) FROM attempts a
@@ -55,7 +55,7 @@ const COMMAND: &str = concat!(select_command!("commands c"), "WHERE c.id = ?1");
 /// Served by schedule_of_command, holds_of_command and the primary keys of attempts and outcomes.
 const STATUS: &str = "
     SELECT EXISTS (SELECT 1 FROM schedule s
-                    WHERE s.command_id = ?2 AND s.reason = 'not_before'),
+                    WHERE s.command_id = ?2 AND s.reason IN ('not_before', 'immediate')),
            (SELECT h.state IN (2, 3) FROM holds h
              WHERE h.partition = ?1 AND h.command_id = ?2) IS TRUE,
            coalesce((SELECT max(a.attempt) FROM attempts a

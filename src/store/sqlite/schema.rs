@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0007_recurring.sql"),
     include_str!("../../../migrations/sqlite/0008_callbacks.sql"),
     include_str!("../../../migrations/sqlite/0009_cancellation.sql"),
+    include_str!("../../../migrations/sqlite/0010_due_for_lanes.sql"),
 ];
 
 /// `PRAGMA application_id` of our files: "ADJT".

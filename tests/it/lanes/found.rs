@@ -26,7 +26,20 @@ const EXCLUDED: [(&str, &str); 9] = [
     ("views.updated_at", "clock"),
 ];
 
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+/// Reads a struct from a row whose columns have the names of its fields.
+macro_rules! from_row {
+    ($row:ident { $($field:ident),+ }) => {
+        impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for $row {
+            fn from_row(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
+                use sqlx::Row as _;
+                let column = |name: &'static str| name.trim_start_matches("r#");
+                Ok(Self { $($field: row.try_get(column(stringify!($field)))?),+ })
+            }
+        }
+    };
+}
+
+#[derive(Debug, PartialEq, Eq)]
 struct Event {
     stream: String,
     version: i64,
@@ -36,7 +49,9 @@ struct Event {
     command_id: Uuid,
 }
 
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+from_row!(Event { stream, version, r#type, schema_version, data, command_id });
+
+#[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     command_id: Uuid,
     r#type: String,
@@ -50,13 +65,28 @@ struct Outcome {
     events: i32,
 }
 
-#[derive(Debug, PartialEq, Eq, sqlx::FromRow)]
+from_row!(Outcome {
+    command_id,
+    r#type,
+    stream,
+    partition,
+    expected_version,
+    status,
+    version,
+    reply,
+    error,
+    events
+});
+
+#[derive(Debug, PartialEq, Eq)]
 struct Document {
     view: String,
     key: String,
     version: i64,
     value: Option<String>,
 }
+
+from_row!(Document { view, key, version, value });
 
 /// What is compared.
 pub struct Found {

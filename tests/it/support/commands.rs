@@ -2,7 +2,7 @@
 
 use adjutant::{
     message::{CommandContent, CommandId, Lane, Metadata, RawJson, StreamId},
-    store::NewCommand,
+    store::{NewCommand, WhenDue},
 };
 
 pub fn stream(counter: &str) -> StreamId {
@@ -33,6 +33,7 @@ pub fn command(id: CommandId, name: &str, counter: &str, payload: serde_json::Va
         callback_url: None,
         or_queued: false,
         held_by: None,
+        when_due: WhenDue::Log,
         stream,
     }
 }

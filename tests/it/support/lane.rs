@@ -48,6 +48,7 @@ impl Lane {
             signals: process.signals().clone(),
             clock: process.clock().clone(),
             member: process.id(),
+            due: process.lane_partitions(),
             settings,
             stop: stop.clone(),
         });

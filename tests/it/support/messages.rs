@@ -3,6 +3,7 @@
 use adjutant::{
     broker::{
         Confirmation, Consumer, Delivery, GroupPartition, LogHeaders, OutboundMessage, Publisher,
+        Recorded,
     },
     message::{GroupName, LogId, Offset, Partition, Route, Timestamp},
 };
@@ -20,8 +21,10 @@ pub fn log(first_offset: i64) -> LogHeaders {
     LogHeaders {
         log_id: LogId("0190b3c4-0000-7000-8000-000000000001".parse().unwrap()),
         first_offset: Offset(first_offset),
-        entries: 3,
-        recorded_at: Timestamp::from_unix_timestamp_nanos(1_700_000_000_123_456_000).unwrap(),
+        recorded: vec![Recorded {
+            entries: 3,
+            at: Timestamp::from_unix_timestamp_nanos(1_700_000_000_123_456_000).unwrap(),
+        }],
     }
 }
 

@@ -8,6 +8,19 @@
 //! Everything that a run starts ends with it, also when it is interrupted or panics: processes are
 //! killed by their ids when their owners are dropped.
 
+/// Reads a struct from a row whose columns have the names of its fields.
+macro_rules! from_row {
+    ($row:ident { $($field:ident),+ }) => {
+        impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for $row {
+            fn from_row(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
+                use sqlx::Row as _;
+                let column = |name: &'static str| name.trim_start_matches("r#");
+                Ok(Self { $($field: row.try_get(column(stringify!($field)))?),+ })
+            }
+        }
+    };
+}
+
 mod check;
 mod class;
 mod clients;

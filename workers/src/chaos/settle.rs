@@ -20,7 +20,7 @@ const STUCK: Duration = Duration::from_secs(30);
 const QUIET: &str = include_str!("queries/quiet.sql");
 
 /// How far the system is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reached {
     commands: i64,
     outcomes: i64,
@@ -36,6 +36,21 @@ struct Reached {
     /// Counts what happens without changing any of the others: people, attempts, the schedule.
     happened: i64,
 }
+
+from_row!(Reached {
+    commands,
+    outcomes,
+    outbox,
+    behind,
+    scheduled,
+    holds,
+    letters,
+    parked,
+    suspects,
+    held,
+    jobs,
+    happened
+});
 
 impl Reached {
     fn is_quiet(self) -> bool {

@@ -174,6 +174,8 @@ pub struct ImmediateConfig {
     pub waiting_commands: usize,
     /// The most bytes that they hold.
     pub waiting_bytes: usize,
+    /// How often it is looked for what fell due, in milliseconds.
+    pub due_poll_ms: u64,
 }
 
 /// The relay.
@@ -182,6 +184,8 @@ pub struct ImmediateConfig {
 pub struct RelayConfig {
     /// The most rows of one read.
     pub batch: i64,
+    /// How long it waits between two reads under load, in milliseconds.
+    pub pace_ms: u64,
     /// The most unconfirmed messages.
     pub in_flight: usize,
     /// How often the outbox is looked at when nobody calls, in milliseconds.
@@ -194,6 +198,8 @@ pub struct RelayConfig {
     pub delete_ms: u64,
     /// How often the schedule is looked at, in milliseconds.
     pub schedule_ms: u64,
+    /// How long what is due for the immediate lane is left to it, in milliseconds.
+    pub lane_grace_ms: u64,
 }
 
 /// Recurring commands.

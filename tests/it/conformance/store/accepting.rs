@@ -141,9 +141,9 @@ pub async fn a_delayed_command_enters_the_log_when_it_is_due(open: Open) {
     let record = store.command(delayed.id).await.expect("query").expect("is there");
     assert!(record.scheduled);
     let all = look::all(store);
-    assert_eq!(store.promote_due(&all, 10).await.expect("promote"), 0);
+    assert_eq!(store.promote_due(&all, Duration::ZERO, 10).await.expect("promote"), 0);
     eventually("due", async || {
-        (store.promote_due(&all, 10).await.expect("promote") == 1).then_some(())
+        (store.promote_due(&all, Duration::ZERO, 10).await.expect("promote") == 1).then_some(())
     })
     .await;
     let log = look::log(store, LogKind::Commands).await.concat();
@@ -157,7 +157,7 @@ pub async fn a_delayed_command_enters_the_log_when_it_is_due(open: Open) {
     assert_eq!(ids, [(1, false), (2, false), (3, true)]);
     assert!(!store.command(delayed.id).await.expect("query").expect("is there").scheduled);
     assert_eq!(look::told(store, is_commands).await, 3);
-    assert_eq!(store.promote_due(&all, 10).await.expect("promote"), 0, "once");
+    assert_eq!(store.promote_due(&all, Duration::ZERO, 10).await.expect("promote"), 0, "once");
 }
 
 pub async fn due_commands_enter_the_log_in_the_order_of_their_times(open: Open) {
@@ -175,8 +175,12 @@ pub async fn due_commands_enter_the_log_in_the_order_of_their_times(open: Open) 
     let due = now + Duration::from_millis(750);
     eventually("all are due", async || (store.now().await.expect("now") > due).then_some(())).await;
     let all = look::all(store);
-    assert_eq!(store.promote_due(&all, 3).await.expect("promote"), 3, "no more than asked for");
-    assert_eq!(store.promote_due(&all, 3).await.expect("promote"), 1);
+    assert_eq!(
+        store.promote_due(&all, Duration::ZERO, 3).await.expect("promote"),
+        3,
+        "no more than asked for"
+    );
+    assert_eq!(store.promote_due(&all, Duration::ZERO, 3).await.expect("promote"), 1);
     let log = look::log(store, LogKind::Commands).await.concat();
     let ids: Vec<CommandId> = log
         .iter()

@@ -105,7 +105,7 @@ async fn outcome(store: &Arc<dyn Store>, id: CommandId) -> Outcome {
 }
 
 async fn promote(store: &Arc<dyn Store>) -> usize {
-    store.promote_due(&look::all(store), 100).await.expect("promote")
+    store.promote_due(&look::all(store), Duration::ZERO, 100).await.expect("promote")
 }
 
 /// The rows of `holds` of the counter `a`, by first offset.

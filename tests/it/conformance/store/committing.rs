@@ -1,5 +1,7 @@
 //! Committing decisions: fences, and all or nothing.
 
+use std::time::Duration;
+
 use adjutant::{
     message::{Attempt, GroupName, Offset, Partition, Position, RawJson, Route, Version},
     store::{
@@ -170,7 +172,7 @@ async fn assert_nothing_of(truth: &Truth, commit: &CommandCommit, events: usize)
     assert!(groups.iter().all(|offset| *offset == Offset(0)), "{groups:?}");
     let loaded = store.load_streams(&[(stream("full"), 1)]).await.expect("load");
     assert!(loaded[0].snapshot.is_none() && loaded[0].events.is_empty());
-    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 0);
+    assert_eq!(store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"), 0);
     let rows = look::outbox(store).await;
     assert!(!rows.iter().any(|row| matches!(row.route, Route::Reply { .. })));
     assert_eq!(look::told(store, |route| matches!(route, Route::Events(_))).await, events as i32);

@@ -1,7 +1,7 @@
 //! A dead command that a person retries with a corrected payload: what is executed is the newest
 //! correction, what was accepted stays as it was.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use adjutant::{
     dead_letter::{DeadLetterId, DeadLetterState},
@@ -112,7 +112,7 @@ impl Case {
     /// Promotes what is due and executes what is new in the log.
     async fn execute(&self) {
         let store = self.store();
-        store.promote_due(&look::all(store), 100).await.expect("promote");
+        store.promote_due(&look::all(store), Duration::ZERO, 100).await.expect("promote");
         let reached = store.checkpoints(&GroupName::commands()).await.expect("checkpoints");
         let reached: Offset = reached[self.partition.index()];
         let entries: Vec<CommandEntry> =
@@ -160,7 +160,10 @@ pub async fn a_corrected_payload_is_what_is_executed(open: Open) {
     assert_eq!((edit.edit, edit.payload.to_value()), (1, corrected.to_value()));
 
     let store = case.store();
-    assert_eq!(store.promote_due(&look::all(store), 100).await.expect("promote"), 1);
+    assert_eq!(
+        store.promote_due(&look::all(store), Duration::ZERO, 100).await.expect("promote"),
+        1
+    );
     let logged = case.logged().await;
     let edits: Vec<i32> = logged.iter().map(|entry| entry.command.edit).collect();
     assert_eq!(edits, [0, 1], "a new entry, with the number of the edit");

@@ -219,7 +219,10 @@ pub async fn a_held_command_that_is_set_aside_is_held_no_more(open: Open) {
     };
     store.commit_commands(commit).await.expect("commit");
     assert!(still_held(store, std::slice::from_ref(&command)).await.is_empty());
-    assert_eq!(store.promote_due(&look::all(store), 100).await.expect("promote"), 1);
+    assert_eq!(
+        store.promote_due(&look::all(store), Duration::ZERO, 100).await.expect("promote"),
+        1
+    );
     assert_eq!(logged(store).await, [command.id]);
 }
 

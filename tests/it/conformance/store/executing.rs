@@ -1,5 +1,7 @@
 //! The second try, snapshots, what comes back, and replies.
 
+use std::time::Duration;
+
 use adjutant::{
     message::{Attempt, Failure, Offset, OutcomeStatus, RawJson, ReplyAddress, Route, Version},
     store::{
@@ -127,7 +129,7 @@ pub async fn a_command_set_aside_comes_back_as_a_new_entry(open: Open) {
     store.commit_commands(aside(0)).await.expect("commit");
     let record = store.command(command.id).await.expect("query").expect("is there");
     assert!(!record.scheduled, "it is not the sender who delays it");
-    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 1);
+    assert_eq!(store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"), 1);
     assert_eq!(look::gapless(store, LogKind::Commands).await, 2);
     let rows = look::outbox(store).await;
     assert_eq!(rows.last().and_then(|row| row.first_offset), Some(Offset(2)));

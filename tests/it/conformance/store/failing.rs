@@ -1,6 +1,6 @@
 //! What is written when something of a batch failed, came back or waits.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use adjutant::{
     dead_letter::DeadLetterId,
@@ -86,7 +86,7 @@ async fn owed(store: &Arc<dyn Store>, after: i64) -> Vec<CommandEnvelope> {
 }
 
 async fn promote(store: &Arc<dyn Store>) -> usize {
-    store.promote_due(&look::all(store), 100).await.expect("promote")
+    store.promote_due(&look::all(store), Duration::ZERO, 100).await.expect("promote")
 }
 
 pub async fn a_failed_attempt_is_recorded_and_the_command_comes_back(open: Open) {

@@ -129,7 +129,7 @@ pub async fn an_undecided_command_is_kept_however_old_it_is(open: Open) {
         assert!(is_there(store, command).await);
     }
     // It gets its turn, and ends.
-    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 1);
+    assert_eq!(store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"), 1);
     assert_eq!(offsets(store).await, [2, 3, 4]);
     end(store, &commands[1], 4).await;
     finish(store, 3, 4).await;
@@ -149,7 +149,7 @@ pub async fn a_command_that_waits_in_the_schedule_is_kept(open: Open) {
     finish(store, 0, 2).await;
     until_removed(store, 1, 0).await;
     assert!(is_there(store, &commands[0]).await);
-    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 1);
+    assert_eq!(store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"), 1);
     until_removed(store, 0, 1).await;
     assert!(!is_there(store, &commands[0]).await);
 }

@@ -1,8 +1,11 @@
 //! An executor on a store, without a road: it reads the logs, and goes on when it is told to.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use adjutant::{
@@ -41,7 +44,10 @@ impl Lane {
 
     /// Puts what is due into the logs and executes what they hold; how many entries that were.
     pub async fn go_on(&self) -> usize {
-        self.store.promote_due(&look::all(&self.store), 1_000).await.expect("promote");
+        self.store
+            .promote_due(&look::all(&self.store), Duration::ZERO, 1_000)
+            .await
+            .expect("promote");
         let finished = self.store.checkpoints(&GroupName::commands()).await.expect("checkpoints");
         let mut executed = 0;
         for (partition, checkpoint) in look::all(&self.store).into_iter().zip(finished) {

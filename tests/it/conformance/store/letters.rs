@@ -44,7 +44,7 @@ async fn logged(store: &Arc<dyn Store>, letter: &DeadLetter) -> Vec<CommandId> {
 }
 
 async fn promote(store: &Arc<dyn Store>) -> usize {
-    store.promote_due(&look::all(store), 100).await.expect("promote")
+    store.promote_due(&look::all(store), Duration::ZERO, 100).await.expect("promote")
 }
 
 pub async fn dead_letters_are_listed_newest_first_by_every_filter(open: Open) {

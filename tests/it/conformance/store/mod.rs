@@ -5,6 +5,7 @@ mod accepting;
 mod calling_back;
 mod cancellation;
 mod cancelling;
+mod claiming;
 mod committing;
 mod correcting;
 mod deadlines;
@@ -142,6 +143,14 @@ conformance! {
             a_held_command_that_is_set_aside_is_held_no_more,
             what_a_process_holds_is_listed_in_order_and_let_go_of,
             a_strict_command_does_not_enter_before_those_of_the_log,
+        ]
+        claiming: [
+            what_is_due_for_the_lanes_is_claimed_as_it_was_accepted,
+            nothing_is_claimed_that_is_not_due_or_not_for_the_lanes,
+            what_no_lane_claims_in_time_enters_the_log,
+            many_who_claim_at_once_share_what_is_due,
+            what_is_cancelled_and_claimed_at_once_is_held_by_nobody,
+            an_orphan_is_claimed_by_nobody,
         ]
         executing: [
             the_second_try_sees_every_committed_event,

@@ -1,5 +1,7 @@
 //! The outbox: written with what it tells, read from an exact bound, and cleared.
 
+use std::time::Duration;
+
 use adjutant::{
     message::{Attempt, Offset, Partition, Route},
     store::{CommandCommit, Fence, LogKind, RejectedMessage, SetAside, Store},
@@ -146,12 +148,12 @@ pub async fn a_schedule_row_of_a_command_that_ended_runs_nothing(open: Open) {
     store.commit_commands(both).await.expect("set aside");
     commit.outcomes[0].command_id = ended.id;
     store.commit_commands(commit).await.expect("commit");
-    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 2);
+    assert_eq!(store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"), 2);
     assert_eq!(look::gapless(store, LogKind::Commands).await, 3, "only the other one runs");
     let told = look::outbox(store).await;
     assert_eq!(told.last().map(|row| (row.first_offset, row.entries)), Some((Some(Offset(3)), 1)));
     assert_eq!(
-        store.promote_due(&look::all(store), 10).await.expect("promote"),
+        store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"),
         0,
         "both are gone"
     );
@@ -163,7 +165,7 @@ pub async fn a_schedule_row_of_a_command_that_ended_runs_nothing(open: Open) {
     store.commit_commands(commit).await.expect("commit");
     let ended = store.commit_commands(alone(ended.id)).await;
     look::assert_fenced(ended, Fence::Outcome);
-    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 1);
-    assert_eq!(store.promote_due(&look::all(store), 10).await.expect("promote"), 0);
+    assert_eq!(store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"), 1);
+    assert_eq!(store.promote_due(&look::all(store), Duration::ZERO, 10).await.expect("promote"), 0);
     assert_eq!(look::gapless(store, LogKind::Commands).await, 3);
 }

@@ -308,9 +308,9 @@ async fn a_run_under_an_injected_clock_repeats_exactly() {
         delayed.not_before = Some(start + Duration::from_secs(3_600));
         store.accept(vec![delayed]).await.expect("accept");
         let all: Vec<_> = store.identity().partitions.all().collect();
-        assert_eq!(store.promote_due(&all, 10).await.expect("promote"), 0);
+        assert_eq!(store.promote_due(&all, Duration::ZERO, 10).await.expect("promote"), 0);
         micros.fetch_add(3_600_000_000, Ordering::Relaxed);
-        assert_eq!(store.promote_due(&all, 10).await.expect("promote"), 1);
+        assert_eq!(store.promote_due(&all, Duration::ZERO, 10).await.expect("promote"), 1);
         let store: Arc<dyn Store> = Arc::new(store);
         format!("{:?}{:?}", look::log(&store, LogKind::Commands).await, look::outbox(&store).await)
     };

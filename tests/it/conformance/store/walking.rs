@@ -124,7 +124,10 @@ pub async fn a_walk_misses_nothing_that_moves(open: Open) {
     let (schedule, due) =
         (truth.sql.table("schedule"), truth.sql.time(adjutant::message::Timestamp::UNIX_EPOCH));
     truth.sql.run(format!("UPDATE {schedule} SET due_at = {due}")).await.expect("hurry");
-    assert_eq!(store.promote_due(&look::all(store), 100).await.expect("promote"), 2);
+    assert_eq!(
+        store.promote_due(&look::all(store), Duration::ZERO, 100).await.expect("promote"),
+        2
+    );
     let page = store.undecided(&walk, 100).await.expect("walk");
     assert!(page.commands.is_empty(), "the schedule is empty");
     walk = page.next.expect("it goes on");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Connection, FromRow};
+use sqlx::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ const CANCELLATIONS: &str = include_str!("../queries/cancellations.sql");
 const JOBS: &str = include_str!("../queries/cancel_jobs.sql");
 
 /// A cancellation that is kept.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(super) struct Cancellation {
     pub(super) command: Uuid,
     pub(super) reason: Option<String>,
@@ -20,8 +20,10 @@ pub(super) struct Cancellation {
     pub(super) job: Option<Uuid>,
 }
 
+from_row!(Cancellation { command, reason, job });
+
 /// A job over commands.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) id: Uuid,
     pub(super) reason: Option<String>,
@@ -32,6 +34,8 @@ pub(super) struct Job {
     pub(super) created_at: OffsetDateTime,
     pub(super) finished_at: Option<OffsetDateTime>,
 }
+
+from_row!(Job { id, reason, state, done, created_at, finished_at });
 
 /// All of it.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Connection, FromRow};
+use sqlx::Connection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ const ACTIONS: &str = include_str!("../queries/actions.sql");
 const DRILLS: &str = include_str!("../queries/drills.sql");
 
 /// An attempt that failed.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(super) struct Attempt {
     pub(super) command: Uuid,
     pub(super) number: i32,
@@ -23,15 +23,19 @@ pub(super) struct Attempt {
     pub(super) failed_at: OffsetDateTime,
 }
 
+from_row!(Attempt { command, number, code, failed_at });
+
 /// A death that a retry took back.
-#[derive(Clone, Copy, Debug, FromRow)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct PastDeath {
     pub(super) command: Uuid,
     pub(super) attempts: i32,
 }
 
+from_row!(PastDeath { command, attempts });
+
 /// A dead letter.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(super) struct Letter {
     pub(super) id: Uuid,
     /// 1 command, 2 parked key, 3 callback.
@@ -45,6 +49,8 @@ pub(super) struct Letter {
     pub(super) code: Option<String>,
 }
 
+from_row!(Letter { id, kind, key, command, attempts, state, code });
+
 impl Letter {
     pub(super) fn is_parked_key(&self) -> bool {
         self.kind == 2
@@ -52,13 +58,15 @@ impl Letter {
 }
 
 /// What somebody did with a dead letter.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(super) struct Action {
     pub(super) letter: Uuid,
     /// `retry`, `retry_edited` or `discard`.
     pub(super) word: String,
     pub(super) reason: Option<String>,
 }
+
+from_row!(Action { letter, word, reason });
 
 /// All of it.
 #[derive(Clone, Debug, Default)]

@@ -1,8 +1,9 @@
 //! How commands come past a failpoint, and what must be found of those that got no answer.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::case::Sent;
@@ -31,6 +32,8 @@ pub enum Way {
     NoRoom,
     /// Another process wrote to the stream meanwhile.
     Conflict,
+    /// Commands are delayed, and fall due.
+    FallsDue,
     /// A process that holds commands is gone; the one that takes them over aborts.
     TakenOver,
 }
@@ -52,6 +55,7 @@ impl Way {
             }
             "immediate.wait_is_over" | "immediate.made_durable" => vec![Self::WaitIsOver],
             "immediate.queued" => vec![Self::NoRoom],
+            "immediate.claimed" => vec![Self::FallsDue],
             "immediate.must_queue" | "immediate.took_place" => vec![Self::MustQueue],
             "immediate.taken" | "executor.decided" | "executor.committed" | "immediate.ended" => {
                 vec![Self::Waits, Self::ManyWait, Self::AtOnce]
@@ -71,7 +75,8 @@ impl Way {
             (Self::AtOnce, "immediate.before_accept") => vec![Absent],
             (Self::AtOnce, "immediate.accepted" | "immediate.acknowledging")
             | (Self::TakenOver, _) => vec![Ended],
-            (Self::AtOnce | Self::ManyWait, _) => return None,
+            // Those that fall due were answered, unless it took long.
+            (Self::AtOnce | Self::ManyWait | Self::FallsDue, _) => return None,
             (_, "executor.committed" | "immediate.ended" | "immediate.answering") => vec![Ended],
             // The first one blocked, and was being executed.
             (Self::WaitIsOver, "immediate.wait_is_over") => vec![Absent, Absent],
@@ -110,6 +115,16 @@ impl Way {
             }
             Self::WaitIsOver => {
                 behind_a_blocking_one(api, Sent::new("immediate", "run", "x", json!({})), 1).await
+            }
+            Self::FallsDue => {
+                let mut all = Vec::new();
+                for n in 0..3 {
+                    let due = OffsetDateTime::now_utc() + Duration::from_secs(1);
+                    let mut sent = Sent::new("immediate", "run", &format!("x{n}"), json!({}));
+                    sent.body["not_before"] = json!(due.format(&Rfc3339).unwrap());
+                    all.push(sent.send(api, None).await);
+                }
+                all
             }
             Self::NoRoom => {
                 let late = Sent::new("immediate-or-queued", "run", "y", json!({}));
@@ -193,6 +208,7 @@ impl fmt::Display for Way {
             Self::MustQueue => "strict, its log is not finished",
             Self::NoRoom => "no room, the queue will do",
             Self::Conflict => "another process was faster",
+            Self::FallsDue => "answered at once, and due later",
             Self::TakenOver => "their process is gone",
         })
     }
