@@ -121,6 +121,8 @@ mod list {
         HeldNotFenced = "held command not fenced",
         /// A waiting caller's command is accepted in a transaction before the one that executes it.
         AcceptedNotInTransaction = "accepted in another transaction",
+        /// What travels together is taken for recorded when the first of it was.
+        RecordedByTheFirst = "recorded when the first was",
         /// What is due for the immediate lane leaves the schedule, and nobody holds it.
         ClaimHoldsNothing = "claimed and not held",
         /// Commands of a process that is gone leave its hands, and go nowhere.

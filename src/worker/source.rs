@@ -50,6 +50,8 @@ pub(super) fn look_at(delivery: &Delivery, kind: LogKind, ours: LogId, next: Off
             .zip(headers.recorded_at())
             .enumerate()
             .map(|(i, (event, recorded_at))| {
+                let first = headers.recorded.first().map_or(recorded_at, |first| first.at);
+                let recorded_at = if planted!(RecordedByTheFirst) { first } else { recorded_at };
                 Entry::Event(EventEntry { offset: offsets(i), recorded_at, event })
             })
             .collect(),

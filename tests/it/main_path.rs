@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use adjutant::{
     broker::Broker,
-    message::{CommandId, OutcomeStatus},
+    message::{Batch, CommandId, OutcomeStatus, Timestamp, decode_batch},
     service::Process,
     store::{Entry, Execution, Intake, LogKind, Logs, NewCommand, Queries, Role, Store, Views},
 };
 
 use crate::support::{
     commands::{add, command, stream},
-    eventually,
+    eventually, messages,
     process::{ALL, Site},
 };
 
@@ -44,6 +44,45 @@ async fn accepted_commands_are_executed_once_in_order_and_become_visible() {
     assert_eq!(outcome.positions.len(), 1);
     process.stop(Duration::from_secs(10)).await;
     assert_eq!(site.store.outbox_depth_now().await, 0, "all confirmed rows are deleted");
+}
+
+/// Rows that waited for the relay travel together, and say what each of them said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_follow_each_other_are_one_message() {
+    let site = Site::new().await;
+    let pool = site.database.pool().await;
+    for _ in 0..30 {
+        site.store.accept(vec![add("a", 1)]).await.expect("accept");
+    }
+    let rows: Vec<(uuid::Uuid, Timestamp)> = sqlx::query_as(
+        "SELECT l.command_id, o.recorded_at FROM adjutant.outbox o
+           JOIN adjutant.command_log l USING (partition)
+          WHERE l.\"offset\" = o.first_offset ORDER BY o.first_offset",
+    )
+    .fetch_all(&pool)
+    .await
+    .expect("the outbox");
+    let relay = site.start(&[Role::Relay]).await;
+    eventually("all of them are published", async || {
+        (site.store.outbox_depth_now().await == 0).then_some(())
+    })
+    .await;
+    let partition = site.store.identity().partitions.of(&stream("a"));
+    let broker = site.road.broker();
+    let mut consumer = broker.consume(&messages::commands(partition), 100).await.expect("consume");
+    let mut found = Vec::new();
+    while found.len() < 30 {
+        let delivery = messages::next(&mut consumer).await;
+        let log = delivery.log.expect("log headers");
+        assert_eq!(log.first_offset.0, found.len() as i64 + 1, "in order, without a hole");
+        assert!(log.recorded.len() > 1, "{} entries are alone", log.entries());
+        let batch = decode_batch(&delivery.body, true).expect("a batch");
+        let Batch::Commands(commands) = batch else { panic!("commands") };
+        found.extend(commands.into_iter().map(|command| command.id.0).zip(log.recorded_at()));
+    }
+    assert_eq!(found, rows);
+    broker.close().await;
+    drop(relay);
 }
 
 /// Law 1. Broken by a group that trusts the road only.

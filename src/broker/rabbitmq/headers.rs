@@ -161,6 +161,27 @@ mod tests {
         assert_eq!(found.recorded_at().collect::<Vec<_>>(), expected);
     }
 
+    /// Golden: what is in queues when a release is replaced is read by the next one.
+    #[test]
+    fn the_headers_on_the_road_never_change() {
+        let long = AMQPValue::LongLongInt;
+        let sent = |log: &LogHeaders| {
+            let table = write(Some(log), &[]);
+            let value = |name: &str| table.inner().get(name).cloned();
+            [FIRST_OFFSET, ENTRIES, RECORDED_AT, FORMAT].map(|name| value(name).expect(name))
+        };
+        assert_eq!(
+            sent(&headers()),
+            [long(42), AMQPValue::LongInt(3), long(1_700_000_000_123_456), AMQPValue::LongInt(1)]
+        );
+        let list = [3, 1_700_000_000_123_456, 1, 1_700_000_001_123_456, 2, 1_700_000_000_123_456];
+        let list = FieldArray::from(list.map(long).to_vec());
+        assert_eq!(
+            sent(&of_several()),
+            [long(42), AMQPValue::LongInt(6), AMQPValue::FieldArray(list), AMQPValue::LongInt(2)]
+        );
+    }
+
     #[test]
     fn a_malformed_list_of_transactions_is_no_log_message() {
         let list = |values: &[i64]| {

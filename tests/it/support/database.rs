@@ -1,10 +1,13 @@
 //! A database of a test's own, dropped when the test ends.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use adjutant::{
     message::PartitionCount,
-    store::postgres::{PostgresSettings, PostgresStore, migrate},
+    store::postgres::{PostgresSettings, PostgresStore, migrate, new_log_id},
 };
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -22,12 +25,14 @@ pub struct Database {
 impl Database {
     /// An empty database.
     pub async fn empty() -> Self {
+        Self::like(&mut server().await, "template1").await
+    }
+
+    /// A copy of one that nobody is connected to.
+    async fn like(server: &mut PgConnection, template: &str) -> Self {
         let name = format!("adjutant_{}", uuid::Uuid::new_v4().simple());
-        let mut server = PgConnection::connect(&server_url()).await.expect("PostgreSQL is needed");
-        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        sqlx::raw_sql(create).execute(&mut server).await.expect("create database");
-        let url = replace_database(&server_url(), &name);
-        Self { url, name }
+        run(server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        Self { url: replace_database(&server_url(), &name), name }
     }
 
     /// A database that is set up, with 8 partitions.
@@ -35,10 +40,12 @@ impl Database {
         Self::with_partitions(8).await
     }
 
+    /// A copy of one that was set up once: that takes longer than many a test. It is a log of its own.
     pub async fn with_partitions(partitions: i64) -> Self {
-        let database = Self::empty().await;
-        let count = PartitionCount::new(partitions).expect("count");
-        migrate(&database.url, Some(count)).await.expect("migrate");
+        let mut server = server().await;
+        let template = template(&mut server, partitions).await;
+        let database = Self::like(&mut server, &template).await;
+        new_log_id(&database.url).await.expect("a new name");
         database
     }
 
@@ -78,6 +85,63 @@ impl Drop for Database {
             eprintln!("the test's database could not be dropped");
         }
     }
+}
+
+async fn server() -> PgConnection {
+    PgConnection::connect(&server_url()).await.expect("PostgreSQL is needed")
+}
+
+async fn run(connection: &mut PgConnection, sql: String) {
+    let text = sql.clone();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection).await.expect(&text);
+}
+
+/// A database that is set up, of these migrations: made by whoever needs it first. The processes of all
+/// tests share it.
+async fn template(server: &mut PgConnection, partitions: i64) -> String {
+    let name = format!("adjutant_template_{:016x}_{partitions}", migrations());
+    if is_there(server, &name).await {
+        return name;
+    }
+    run(server, format!("SELECT pg_advisory_lock({TEMPLATES})")).await;
+    if !is_there(server, &name).await {
+        let unfinished = format!("{name}_unfinished");
+        run(server, format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")).await;
+        run(server, format!("CREATE DATABASE {unfinished}")).await;
+        let count = PartitionCount::new(partitions).expect("count");
+        let url = replace_database(&server_url(), &unfinished);
+        migrate(&url, Some(count)).await.expect("migrate");
+        run(server, format!("ALTER DATABASE {unfinished} RENAME TO {name}")).await;
+    }
+    run(server, format!("SELECT pg_advisory_unlock({TEMPLATES})")).await;
+    name
+}
+
+async fn is_there(server: &mut PgConnection, database: &str) -> bool {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)")
+        .bind(database)
+        .fetch_one(server)
+        .await
+        .expect("databases")
+}
+
+/// The key of the lock under which templates are made.
+const TEMPLATES: i64 = 0x61_646a_7465_6d70;
+
+/// Changes with any of them.
+fn migrations() -> u64 {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("migrations")
+        .map(|file| file.expect("a file").path())
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    let mut hasher = std::hash::DefaultHasher::new();
+    for file in files {
+        std::fs::read(file).expect("a migration").hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn replace_database(url: &str, name: &str) -> String {

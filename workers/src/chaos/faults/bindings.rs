@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use lapin::{Channel, options::QueueBindOptions, types::FieldTable};
+use lapin::{
+    Channel, Connection, ErrorKind,
+    options::QueueBindOptions,
+    protocol::{AMQPErrorKind, AMQPSoftError},
+    types::FieldTable,
+};
 
 use super::queues::{Queue, every_queue, some_queues};
 use crate::chaos::{error::ChaosError, random::Draw, services};
@@ -42,22 +47,38 @@ async fn unbound_while<T>(
     meanwhile: impl Future<Output = Result<T, ChaosError>>,
 ) -> Result<T, ChaosError> {
     let connection = services::connect(broker).await?;
-    let channel = connection.create_channel().await?;
+    let mut channel = connection.create_channel().await?;
     for queue in queues {
         let (name, exchange, key) = queue.binding();
-        channel.queue_unbind(name, exchange, key, FieldTable::default()).await?;
+        let unbound = channel.queue_unbind(name, exchange, key, FieldTable::default()).await;
+        channel = unless_gone(unbound, channel, &connection).await?;
     }
     let done = meanwhile.await;
-    bind(&channel, queues).await?;
+    for queue in queues {
+        let (name, exchange, key) = queue.binding();
+        let options = QueueBindOptions::default();
+        let bound = channel.queue_bind(name, exchange, key, options, FieldTable::default()).await;
+        channel = unless_gone(bound, channel, &connection).await?;
+    }
     connection.close(200, "done".into()).await?;
     done
 }
 
-async fn bind(channel: &Channel, queues: &[Queue]) -> Result<(), ChaosError> {
-    for queue in queues {
-        let (name, exchange, key) = queue.binding();
-        let options = QueueBindOptions::default();
-        channel.queue_bind(name, exchange, key, options, FieldTable::default()).await?;
+/// A queue that another fault took away has no bindings, and gets them with its next declaration. The
+/// broker closes the channel on which it is named.
+async fn unless_gone(
+    done: lapin::Result<()>,
+    channel: Channel,
+    connection: &Connection,
+) -> Result<Channel, ChaosError> {
+    match done {
+        Ok(()) => Ok(channel),
+        Err(error) if is_gone(&error) => Ok(connection.create_channel().await?),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
+}
+
+fn is_gone(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }
