@@ -2,7 +2,7 @@
 //! claims those of its partitions, and from then on holds them like what it was sent. What finds no
 //! room here, or nobody claims in time, a relay moves into the command log.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::processor::Shared;
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
     store::{ClaimedCommand, StoreError},
 };
 
-/// How many rows one claim takes at most.
-const BATCH: usize = 500;
+/// How many rows one claim takes at most: they are here before the room has weighed them.
+const BATCH: usize = 100;
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut partitions = shared.parts.due.clone();
@@ -41,30 +41,41 @@ async fn claim_all(shared: Arc<Shared>, partitions: Vec<Partition>) -> Result<()
         if room == 0 || shared.parts.stop.is_cancelled() {
             return Ok(());
         }
-        let claimed = claim(&shared, &partitions, room).await?;
-        if claimed < room {
-            return Ok(());
+        match claim(&shared, &partitions, room).await? {
+            Claimed { commands, all_fit: true } if commands == room => {}
+            _ => return Ok(()),
         }
     }
+}
+
+/// What one claim has brought.
+struct Claimed {
+    commands: usize,
+    /// Whether all of them found room.
+    all_fit: bool,
 }
 
 async fn claim(
     shared: &Arc<Shared>,
     partitions: &[Partition],
     most: usize,
-) -> Result<usize, StoreError> {
+) -> Result<Claimed, StoreError> {
     let (store, member) = (&shared.parts.store, shared.parts.member);
     let claimed = store.claim_due(partitions, member, most as i64).await?;
     if claimed.is_empty() {
-        return Ok(0);
+        return Ok(Claimed { commands: 0, all_fit: true });
     }
     failpoint!(ImmediateClaimed);
     let count = claimed.len();
     metrics::counter!(names::IMMEDIATE_CLAIMED_TOTAL).increment(count as u64);
     let mut without_room = Vec::new();
+    // What came behind one that found no room must not overtake it.
+    let mut left = BTreeSet::new();
     for ClaimedCommand { command, accepted_at } in claimed {
-        if let Err(command) = shared.enter_held(command, accepted_at) {
-            without_room.push((shared.partitions.of(&command.stream), command.id));
+        let (stream, id) = (command.stream.clone(), command.id);
+        if left.contains(&stream) || shared.enter_held(command, accepted_at).is_err() {
+            without_room.push((shared.partitions.of(&stream), id));
+            left.insert(stream);
         }
     }
     shared.work.notify_one();
@@ -72,5 +83,5 @@ async fn claim(
         shared.count_refused("queued", without_room.len());
         store.let_go_of_held(&without_room).await?;
     }
-    Ok(count)
+    Ok(Claimed { commands: count, all_fit: without_room.is_empty() })
 }

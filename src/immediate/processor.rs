@@ -27,9 +27,9 @@ use crate::{
     ingress::{Acceptance, Answer, GroupCommit, OutboxLimit, Refusal},
     message::{CommandId, Lane, MemberId, PartitionCount, StreamId, Timestamp},
     observe::names,
-    service::LanePartitions,
     signals::Signals,
     store::{NewCommand, Store, WhenDue},
+    worker::LanePartitions,
 };
 
 /// What the immediate lane works with.
@@ -154,7 +154,9 @@ impl AsyncCommandProcessor {
         &self,
         commands: Vec<NewCommand>,
     ) -> Result<Vec<Answer>, Refusal> {
-        self.shared.goes_on()?;
+        if commands.iter().any(|command| command.lane == Lane::Immediate) {
+            self.shared.goes_on()?;
+        }
         let mut placed = Vec::with_capacity(commands.len());
         // What came behind one that found no room must not overtake it: it shares its fate.
         let mut without_room: HashMap<StreamId, bool> = HashMap::new();

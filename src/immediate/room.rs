@@ -76,12 +76,13 @@ impl<T: Waits> Room<T> {
         }
     }
 
-    /// Commands in the room, their bytes, and how many of them are being executed.
-    /// For how many there is a place, by their number.
+    /// For how many there is a place, by their number; none if their bytes fill the room.
     pub(super) fn free(&self) -> usize {
-        if self.closed { 0 } else { self.most.saturating_sub(self.commands) }
+        let is_full = self.closed || self.bytes >= self.most_bytes;
+        if is_full { 0 } else { self.most.saturating_sub(self.commands) }
     }
 
+    /// Commands in the room, their bytes, and how many of them are being executed.
     pub(super) fn load(&self) -> (usize, usize, usize) {
         (self.commands, self.bytes, self.running)
     }

@@ -77,6 +77,10 @@ pub const HOUSEKEEPING_FAILED_TOTAL: &str = "adjutant_housekeeping_failed_total"
 pub const HOUSEKEEPING_SECONDS: &str = "adjutant_housekeeping_seconds";
 /// Schedule rows whose command was gone or had ended; they are removed and run nothing.
 pub const SCHEDULE_ORPHANS_TOTAL: &str = "adjutant_schedule_orphans_total";
+/// Rows of the outbox that one read of a relay has brought.
+pub const RELAY_PAGE_ROWS: &str = "adjutant_relay_page_rows";
+/// Rows of the outbox that one message carries.
+pub const RELAY_MESSAGE_ROWS: &str = "adjutant_relay_message_rows";
 /// Commands that fell due and were claimed by this process for its immediate lane.
 pub const IMMEDIATE_CLAIMED_TOTAL: &str = "adjutant_immediate_claimed_total";
 /// Commands of the immediate lane whose process was gone; they went through the queue.
@@ -120,7 +124,8 @@ pub const CALLBACK_HOSTS_FAILING: &str = "adjutant_callback_hosts_failing";
 pub const COMMANDS_CANCELLED_TOTAL: &str = "adjutant_commands_cancelled_total";
 
 /// Names of histograms that count things; all others measure seconds.
-pub(super) const COUNTING_HISTOGRAMS: &[&str] = &[INTAKE_BATCH_COMMANDS];
+pub(super) const COUNTING_HISTOGRAMS: &[&str] =
+    &[INTAKE_BATCH_COMMANDS, RELAY_PAGE_ROWS, RELAY_MESSAGE_ROWS];
 
 /// Gives the recorder every description; called once when it is installed.
 pub fn describe() {
@@ -171,6 +176,8 @@ pub fn describe() {
     describe_counter!(HOUSEKEEPING_FAILED_TOTAL, "Rounds of housekeeping that were not finished");
     describe_histogram!(HOUSEKEEPING_SECONDS, Unit::Seconds, "Duration of a round of housekeeping");
     describe_counter!(SCHEDULE_ORPHANS_TOTAL, "Schedule rows that had nothing to run");
+    describe_histogram!(RELAY_PAGE_ROWS, "Outbox rows of one read");
+    describe_histogram!(RELAY_MESSAGE_ROWS, "Outbox rows of one message");
     describe_counter!(IMMEDIATE_CLAIMED_TOTAL, "Due commands claimed by this process");
     describe_counter!(IMMEDIATE_TAKEN_OVER_TOTAL, "Commands whose process was gone");
     describe_counter!(IMMEDIATE_LET_GO_TOTAL, "Commands that a process held and did not have");

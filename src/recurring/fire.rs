@@ -206,8 +206,12 @@ impl Firing {
         for &(due_at, of) in batch {
             let run = Run { name: owing[of].turn.name.clone(), due_at };
             let command = &owing[of].command;
-            let is_strict = self.parts.registry.is_strict(&command.command_type);
-            match run.command(command, is_strict) {
+            // Of a type that is unknown here nobody knows: the log keeps every order.
+            let registry = &self.parts.registry;
+            let name = &command.command_type;
+            let needs_log =
+                registry.is_strict(name) || registry.aggregate_of_command(name).is_none();
+            match run.command(command, needs_log) {
                 Ok(command) => runs.push((due_at, of, command)),
                 Err(error) => {
                     tracing::error!(%run, %error, "a run cannot be sent");

@@ -59,7 +59,7 @@ impl Run {
     pub(super) fn command(
         &self,
         template: &CommandTemplate,
-        is_strict: bool,
+        needs_log: bool,
     ) -> Result<NewCommand, serde_json::Error> {
         let id = if planted!(RunWithNewId) { CommandId::generate() } else { self.command_id() };
         let content = CommandContent {
@@ -90,7 +90,7 @@ impl Run {
             or_queued: false,
             // It is sent by a relay, which executes nothing.
             held_by: None,
-            when_due: WhenDue::of(template.lane, is_strict),
+            when_due: WhenDue::of(template.lane, needs_log),
         })
     }
 }

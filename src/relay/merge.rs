@@ -3,12 +3,14 @@
 
 use crate::{
     broker::Recorded,
-    message::{MAX_BATCH_BYTES, Partition, Route, concatenate},
+    message::{Partition, Route, concatenate},
     store::OutboxRow,
 };
 
 /// The most rows of one message: what it says of each stands in its headers.
 const MOST_ROWS: usize = 64;
+/// The most bytes of several rows: who receives them holds as many messages as its prefetch allows.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// A message: one row, or several that follow each other.
 pub(super) struct Parcel {
@@ -56,7 +58,7 @@ fn fits(heap: &[OutboxRow], row: &OutboxRow) -> bool {
             && (&last.content_type, &last.correlation_id, &last.headers)
                 == (&row.content_type, &row.correlation_id, &row.headers)
     });
-    follows && heap.len() < MOST_ROWS && bytes + row.body.len() <= MAX_BATCH_BYTES
+    follows && heap.len() < MOST_ROWS && bytes + row.body.len() <= MOST_BYTES
 }
 
 /// One message, or, if they cannot be put together, one for each.
@@ -174,11 +176,11 @@ mod tests {
         assert_eq!(parcels.iter().map(|it| it.ids.len()).collect::<Vec<_>>(), [64, 64, 22]);
         let large = |id: i64| {
             let mut event = event(id);
-            event.data = RawJson::from_trusted(format!("\"{}\"", "x".repeat(MAX_BATCH_BYTES / 3)));
+            event.data = RawJson::from_trusted(format!("\"{}\"", "x".repeat(MOST_BYTES / 3)));
             OutboxRow { body: encode_events(&[event]).unwrap(), ..row(id, 0, id, 1) }
         };
         let parcels = merge((1..=5).map(large).collect());
         assert_eq!(parcels.iter().map(|it| it.ids.len()).collect::<Vec<_>>(), [2, 2, 1]);
-        assert!(parcels.iter().all(|parcel| parcel.row.body.len() <= MAX_BATCH_BYTES));
+        assert!(parcels.iter().all(|parcel| parcel.row.body.len() <= MOST_BYTES));
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     broker::{BrokerError, Confirmation, LogHeaders, OutboundMessage, Publisher, Recorded},
     execute::RetryPolicy,
     message::Partition,
+    observe::names,
     store::{OutboxRow, StoreError},
 };
 
@@ -184,7 +185,7 @@ impl<'a> Session<'a> {
         } else {
             self.next_read = Instant::now(); // there may be more
         }
-        metrics::histogram!("adjutant_relay_page_rows").record(page.rows.len() as f64);
+        metrics::histogram!(names::RELAY_PAGE_ROWS).record(page.rows.len() as f64);
         self.pace.took(page.rows.len(), settings.pace);
         if let Some(until) = self.pace.until.filter(|_| all_read) {
             self.next_read = self.next_read.min(until);
@@ -228,7 +229,7 @@ impl<'a> Session<'a> {
         if planted!(DeletesBeforeConfirm) {
             self.clearer.delete(&ids);
         }
-        metrics::histogram!("adjutant_relay_message_rows").record(ids.len() as f64);
+        metrics::histogram!(names::RELAY_MESSAGE_ROWS).record(ids.len() as f64);
         let confirmation = self.publisher.publish(self.message(row, recorded)).await?;
         self.in_flight_bytes += bytes;
         self.in_flight.push(Box::pin(async move {

@@ -16,6 +16,8 @@ const PURGE_ROWS: i64 = 20_000;
 
 pub(super) async fn run(parts: RelayParts) {
     let mut next_purge = Instant::now() + PURGE_EVERY;
+    // After an outage, what fell due meanwhile is long over its grace: nobody could claim it.
+    let lanes_had_time = Instant::now() + parts.settings.lane_grace;
     loop {
         tokio::select! {
             biased;
@@ -27,7 +29,9 @@ pub(super) async fn run(parts: RelayParts) {
         if partitions.is_empty() {
             continue;
         }
-        promote(&parts, &partitions).await;
+        let is_over = Instant::now() >= lanes_had_time;
+        let grace = if is_over { parts.settings.lane_grace } else { Duration::MAX };
+        promote(&parts, &partitions, grace).await;
         if partitions.contains(&Partition(0)) && Instant::now() >= next_purge {
             next_purge = Instant::now() + PURGE_EVERY;
             if let Err(error) = parts.store.purge_checkpoints(PURGE_ROWS).await {
@@ -37,9 +41,9 @@ pub(super) async fn run(parts: RelayParts) {
     }
 }
 
-async fn promote(parts: &RelayParts, partitions: &[Partition]) {
+async fn promote(parts: &RelayParts, partitions: &[Partition], lane_grace: Duration) {
     loop {
-        match parts.store.promote_due(partitions, parts.settings.lane_grace, BATCH).await {
+        match parts.store.promote_due(partitions, lane_grace, BATCH).await {
             Ok(0) => return,
             Ok(moved) => {
                 metrics::counter!("adjutant_schedule_promoted_total").increment(moved as u64);
@@ -78,7 +82,10 @@ async fn take_over(parts: &RelayParts, partitions: &[Partition]) {
             Ok(moved) => {
                 failpoint!(TakeOverAfter);
                 metrics::counter!(names::IMMEDIATE_TAKEN_OVER_TOTAL).increment(moved as u64);
-                tracing::warn!(moved, "commands whose process is gone go through the queue");
+                tracing::warn!(
+                    moved,
+                    "commands that no process holds any more go through the queue"
+                );
                 parts.signals.outbox_written();
                 if (moved as i64) < BATCH {
                     return;

@@ -41,15 +41,14 @@ use crate::{
     domain::Service,
     execute::{Executor, ExecutorSettings, StoreClock},
     housekeeping::{self, HousekeepingParts, RetentionSettings},
-    latest,
     message::{GroupName, MemberId, Partition},
     recurring::{self, RecurringParts, RecurringSettings},
     relay::{self, RelayParts, RelaySettings},
     signals::Signals,
     store::{HintParts, Role, Store, StoreError},
     worker::{
-        EntryStats, GroupSettings, HeadWatch, Membership, MembershipParts, MembershipSettings,
-        Ownership, ParkingSettings, ProcessBreakers,
+        EntryStats, GroupSettings, HeadWatch, LanePartitions, Membership, MembershipParts,
+        MembershipSettings, ParkingSettings, ProcessBreakers,
     },
 };
 
@@ -129,19 +128,6 @@ pub struct Process {
     /// End whatever listens to a stop, with the process.
     #[expect(dead_code, reason = "held, not used")]
     ends: [DropGuard; 3],
-}
-
-/// See [`Process::lane_partitions`].
-#[derive(Clone)]
-pub struct LanePartitions {
-    ownership: latest::Receiver<Ownership>,
-}
-
-impl LanePartitions {
-    /// As they are now.
-    pub fn now(&mut self) -> Vec<Partition> {
-        self.ownership.take().lanes
-    }
 }
 
 /// The parts stop one after the other.
@@ -264,7 +250,7 @@ impl Process {
     /// The partitions for which this process claims what fell due for the immediate lane, as they
     /// change: none without an ingress, and none while it drains.
     pub fn lane_partitions(&self) -> LanePartitions {
-        LanePartitions { ownership: self.membership.ownership() }
+        self.membership.lanes()
     }
 
     /// Hands over and stops: partitions first (the others take them at once), then the relay, whose

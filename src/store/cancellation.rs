@@ -110,7 +110,7 @@ fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CommandSt
     word.map(|word| word.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
-/// Where commands are that have not ended, in the order in which a walk looks there.
+/// Where commands are that have not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Whereabouts {
@@ -124,21 +124,11 @@ pub enum Whereabouts {
     Logged,
 }
 
-#[cfg(any(feature = "postgres", feature = "embedded"))]
-impl Whereabouts {
-    fn next(self) -> Option<Self> {
-        match self {
-            Self::Held => Some(Self::Waiting),
-            Self::Waiting => Some(Self::Scheduled),
-            Self::Scheduled => Some(Self::Logged),
-            Self::Logged => None,
-        }
-    }
-}
-
 /// A walk over the commands that have not ended, not over all that ever were. None that was there when
 /// it began is missed, though they move meanwhile: whatever moves enters the command log on its way,
-/// the log is looked at last, and from where it was unfinished when the walk began.
+/// the log is looked at last, and from where it was unfinished when the walk began. But for what a
+/// process of the immediate lane claims, once at most: it leaves the schedule for its hands, and may
+/// come back to the schedule. So the walk goes to both a second time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walk {
     /// Which partitions, and which entry of their command logs was the last one finished when it began.
@@ -147,23 +137,32 @@ pub struct Walk {
     pub at: Whereabouts,
     /// Behind what there: a store's own words.
     pub after: Option<Value>,
+    /// Whether it has been in the schedule before. An older release does not know it, and looks once
+    /// more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 impl Walk {
     /// A walk through these partitions, whose command logs are finished up to there.
     pub fn through(logs: Vec<(Partition, Offset)>) -> Self {
-        Self { logs, at: Whereabouts::Held, after: None }
+        Self { logs, at: Whereabouts::Held, after: None, again: false }
     }
 
     /// The same walk, further on: behind `last` if there may be more there, else at the next place.
     /// `None`: it is over.
     #[cfg(any(feature = "postgres", feature = "embedded"))]
     pub(super) fn further(&self, last: Option<Value>) -> Option<Self> {
-        let (at, after) = match last {
-            Some(last) => (self.at, Some(last)),
-            None => (self.at.next()?, None),
+        let (at, again) = match (&last, self.at, self.again) {
+            (Some(_), at, again) => (at, again),
+            (None, Whereabouts::Held, false) => (Whereabouts::Waiting, false),
+            (None, Whereabouts::Held, true) => (Whereabouts::Scheduled, true),
+            (None, Whereabouts::Waiting, again) => (Whereabouts::Scheduled, again),
+            (None, Whereabouts::Scheduled, false) => (Whereabouts::Held, true),
+            (None, Whereabouts::Scheduled, true) => (Whereabouts::Logged, true),
+            (None, Whereabouts::Logged, _) => return None,
         };
-        Some(Self { logs: self.logs.clone(), at, after })
+        Some(Self { logs: self.logs.clone(), at, after: last, again })
     }
 }
 

@@ -62,8 +62,8 @@ pub enum WhenDue {
 
 impl WhenDue {
     /// Who has it of this lane.
-    pub fn of(lane: Lane, is_strict: bool) -> Self {
-        if lane == Lane::Immediate && !is_strict { Self::Lane } else { Self::Log }
+    pub fn of(lane: Lane, needs_log: bool) -> Self {
+        if lane == Lane::Immediate && !needs_log { Self::Lane } else { Self::Log }
     }
 
     /// As the schedule has it.

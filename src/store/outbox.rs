@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{ClaimedCommand, StoreError};
 use crate::message::{MemberId, Offset, Partition, Route, Timestamp};
 
-/// An outbox row: one message.
+/// An outbox row: what the broker is to be told, and where.
 #[derive(Clone, Debug)]
 pub struct OutboxRow {
     /// Its id; rows of one partition are in log order when sorted by it.

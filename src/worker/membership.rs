@@ -50,6 +50,20 @@ pub struct Ownership {
     pub draining: bool,
 }
 
+/// The partitions for which a process claims what falls due for its immediate lane, as they change:
+/// none without an ingress, and none while it drains.
+#[derive(Clone)]
+pub struct LanePartitions {
+    ownership: latest::Receiver<Ownership>,
+}
+
+impl LanePartitions {
+    /// As they are now.
+    pub fn now(&mut self) -> Vec<Partition> {
+        self.ownership.take().lanes
+    }
+}
+
 /// The member of a group that should own a partition: the one with the highest hash.
 pub fn owner<'a>(
     members: impl IntoIterator<Item = &'a Member>,
@@ -132,6 +146,11 @@ impl Membership {
     /// What this process should consume, as it changes.
     pub fn ownership(&self) -> latest::Receiver<Ownership> {
         self.ownership.clone()
+    }
+
+    /// Of these, the partitions of its immediate lane.
+    pub fn lanes(&self) -> LanePartitions {
+        LanePartitions { ownership: self.ownership() }
     }
 
     /// Tells the others to take over at once; from then on this process owns nothing.

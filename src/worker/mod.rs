@@ -25,7 +25,7 @@ pub use group::{GroupParts, GroupSettings, run_group};
 pub use group_breaker::GroupBreaker;
 pub use heads::HeadWatch;
 pub use membership::{
-    Membership, MembershipParts, MembershipSettings, Ownership, able_members, owner,
+    LanePartitions, Membership, MembershipParts, MembershipSettings, Ownership, able_members, owner,
 };
 pub use projection::{ParkingSettings, ProjectionHandler};
 pub use replays::{ReplayParts, run_replays};

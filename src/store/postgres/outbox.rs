@@ -50,16 +50,17 @@ const DEPTH: &str = "
       FROM (SELECT recorded_at, xid FROM adjutant.outbox WHERE xid >= $2::text::xid8
              ORDER BY xid LIMIT $1) AS o";
 
-/// A row whose command is gone, or has ended, is an orphan: it is taken, and nothing is run. Served
+/// The time is asked for once: as a bound of the index, and not of each row that is not due. A row whose
+/// command is gone, or has ended, is an orphan: it is taken, and nothing is run. Served
 /// by schedule_pkey, commands_pkey and outcomes_pkey; corrections, if
 /// there are any, by command_edits_pkey.
 const TAKE_DUE: &str = "
     WITH due AS (
         DELETE FROM adjutant.schedule s
          USING (SELECT partition, due_at, id FROM adjutant.schedule
-                 WHERE partition = ANY($1::smallint[]) AND due_at <= clock_timestamp()
+                 WHERE partition = ANY($1::smallint[]) AND due_at <= (SELECT clock_timestamp())
                    AND (reason <> 'immediate'
-                        OR due_at <= clock_timestamp() - $3::bigint * interval '1 millisecond')
+                        OR due_at <= (SELECT clock_timestamp() - $3::bigint * interval '1 millisecond'))
                  ORDER BY partition, due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) AS d
          WHERE s.partition = d.partition AND s.due_at = d.due_at AND s.id = d.id
         RETURNING s.partition, s.due_at, s.id AS place, s.command_id, s.bucket, s.attempt,
@@ -87,7 +88,7 @@ const CLAIM_DUE: &str = "
     WITH due AS (
         DELETE FROM adjutant.schedule s
          USING (SELECT partition, due_at, id FROM adjutant.schedule
-                 WHERE partition = ANY($1::smallint[]) AND due_at <= clock_timestamp()
+                 WHERE partition = ANY($1::smallint[]) AND due_at <= (SELECT clock_timestamp())
                    AND reason = 'immediate'
                  ORDER BY partition, due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED) AS d
          WHERE s.partition = d.partition AND s.due_at = d.due_at AND s.id = d.id
@@ -155,6 +156,9 @@ const TAKE_OVER: &str = "
                           WHERE f.bucket = taken.bucket AND f.id = taken.command_id OFFSET 0) AS c
      ORDER BY taken.id";
 
+/// Ten years: PostgreSQL cannot go back from now for ever.
+const LONGEST_GRACE_MS: i64 = 10 * 365 * 24 * 3_600 * 1_000;
+
 #[async_trait]
 impl Outbox for PostgresStore {
     async fn read_outbox(
@@ -221,7 +225,7 @@ impl Outbox for PostgresStore {
         let mut transaction = self.transaction().await?;
         let take = transaction.prepare(TAKE_DUE).await?;
         let partitions: Vec<i16> = partitions.iter().map(|partition| partition.0).collect();
-        let grace = i64::try_from(lane_grace.as_millis()).unwrap_or(i64::MAX);
+        let grace = i64::try_from(lane_grace.as_millis()).unwrap_or(i64::MAX).min(LONGEST_GRACE_MS);
         let rows = transaction.begin_with(&take, &[&partitions, &limit, &grace]).await?;
         if rows.is_empty() {
             transaction.roll_back().await?;
@@ -255,7 +259,15 @@ impl Outbox for PostgresStore {
         let rows = rows.map_err(errors::after_commit)?;
         let (orphans, claimed): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get(14));
         outbox::count_orphans(orphans.len() as u64);
-        claimed.into_iter().map(|row| claimed_command(row, owner)).collect()
+        let mut commands = Vec::with_capacity(claimed.len());
+        for row in claimed {
+            match claimed_command(row, owner) {
+                Ok(command) => commands.push(command),
+                // It is held, and not here: that is found out, and the log has it. The others run.
+                Err(error) => tracing::error!(%error, "a claimed command cannot be read"),
+            }
+        }
+        Ok(commands)
     }
 
     async fn take_over(

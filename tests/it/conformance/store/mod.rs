@@ -310,6 +310,7 @@ conformance! {
         walking: [
             a_walk_meets_every_command_that_has_not_ended,
             a_walk_misses_nothing_that_moves,
+            a_walk_misses_nothing_that_is_claimed,
             a_step_of_a_walking_job_moves_it,
             who_cancelled_is_kept_for_as_long_as_the_audit,
         ]

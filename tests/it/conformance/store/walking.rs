@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use adjutant::{
-    message::{CommandId, GroupName, MemberId, Offset},
+    message::{CommandId, GroupName, Lane, MemberId, Offset},
     store::{
         CancelFilter, CancelStep, CancelledBy, CheckpointMove, CommandCommit, CommandStatus, Fence,
         HoldState, Job, JobAction, JobFilter, JobMove, JobState, Leftover, NewCommand, NewJob,
-        Store, StoreError, Walk, Whereabouts,
+        Store, StoreError, Walk, WhenDue, Whereabouts,
     },
 };
 
@@ -134,6 +134,29 @@ pub async fn a_walk_misses_nothing_that_moves(open: Open) {
     let place = place(store, &own[3]);
     store.commit_commands(retry(place, own[3].id, 4, 0)).await.expect("commit");
     finish(store, &own[3], 5).await;
+    met.extend(rest(store, walk, 3).await);
+    assert_eq!(met, expected);
+}
+
+/// What is claimed goes from where the walk comes later to where it was before.
+pub async fn a_walk_misses_nothing_that_is_claimed(open: Open) {
+    let truth = open(4).await;
+    let store = &truth.store;
+    let (own, others) = some(store).await;
+    let due = NewCommand { lane: Lane::Immediate, when_due: WhenDue::Lane, ..add("lane", 1) };
+    store.accept(vec![due.clone()]).await.expect("accept");
+    let mut expected: BTreeSet<_> = own[1..].iter().chain(&others).map(|it| it.id).collect();
+    expected.insert(due.id);
+    let mut walk = begin(store).await;
+    let mut met = BTreeSet::new();
+    while walk.at != Whereabouts::Scheduled {
+        let page = store.undecided(&walk, 100).await.expect("walk");
+        met.extend(page.commands.iter().map(|command| command.id));
+        walk = page.next.expect("it goes on");
+    }
+    let owner = MemberId::generate();
+    let claimed = store.claim_due(&look::all(store), owner, 10).await.expect("claim");
+    assert_eq!(claimed.len(), 1);
     met.extend(rest(store, walk, 3).await);
     assert_eq!(met, expected);
 }

@@ -4,7 +4,7 @@ SELECT c.id,
                  WHERE o.partition = c.partition AND o.command_id = c.id)
         OR EXISTS (SELECT 1 FROM adjutant.schedule s
                     WHERE s.bucket = c.bucket AND s.command_id = c.id
-                      AND s.reason IN ('not_before', 'retry', 'breaker_open') AND s.due_at > transaction_timestamp())
+                      AND s.reason IN ('not_before', 'immediate', 'retry', 'breaker_open') AND s.due_at > transaction_timestamp())
         OR EXISTS (SELECT 1 FROM adjutant.holds h
                     WHERE h.partition = c.partition AND h.command_id = c.id AND h.state = 2)) AS settled
   FROM jsonb_to_recordset($1) AS asked(bucket smallint, id uuid)

@@ -5,6 +5,6 @@ SELECT c.id, c.type, c.stream
  WHERE o.command_id IS NULL
    AND NOT EXISTS (SELECT 1 FROM adjutant.schedule s
                     WHERE s.bucket = c.bucket AND s.command_id = c.id
-                      AND s.reason IN ('not_before', 'retry', 'breaker_open') AND s.due_at > transaction_timestamp())
+                      AND s.reason IN ('not_before', 'immediate', 'retry', 'breaker_open') AND s.due_at > transaction_timestamp())
    AND NOT EXISTS (SELECT 1 FROM adjutant.holds h
                     WHERE h.partition = c.partition AND h.command_id = c.id AND h.state = 2)

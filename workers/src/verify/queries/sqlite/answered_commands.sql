@@ -3,7 +3,7 @@ SELECT c.id,
        (EXISTS (SELECT 1 FROM adjutant.outcomes o
                  WHERE o.partition = c.partition AND o.command_id = c.id)
         OR EXISTS (SELECT 1 FROM adjutant.schedule s
-                    WHERE s.command_id = c.id AND s.reason IN ('not_before', 'retry', 'breaker_open')
+                    WHERE s.command_id = c.id AND s.reason IN ('not_before', 'immediate', 'retry', 'breaker_open')
                       AND s.due_at > CAST(unixepoch('subsec') * 1000000 AS INTEGER))
         OR EXISTS (SELECT 1 FROM adjutant.holds h
                     WHERE h.partition = c.partition AND h.command_id = c.id AND h.state = 2)) AS settled
