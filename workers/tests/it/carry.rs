@@ -46,6 +46,9 @@ async fn fill(directory: &Directory) {
     let later = json!({ "type": "account.deposit", "stream": "account/acc-later",
                         "payload": { "amount": 1 }, "not_before": "2999-01-01T00:00:00Z" });
     assert_eq!(api.request("POST", "/v1/commands", &[], &later).await.status, 202);
+    let mut of_the_lane = later.clone();
+    of_the_lane["lane"] = json!("immediate");
+    assert_eq!(api.request("POST", "/v1/commands", &[], &of_the_lane).await.status, 202);
     let lines: Vec<String> = (0..500)
         .map(|_| {
             json!({ "type": "account.open", "stream": format!("account/{}", uuid::Uuid::now_v7()),
@@ -135,12 +138,12 @@ async fn everything_is_carried_over_and_work_goes_on_there() {
                  WHERE owed = '{2026-01-01T00:00:00Z,2026-01-01T00:00:01Z}' AND wake_at = owed[1]";
     assert_eq!(look.number(owed).await, 1);
 
-    // What was unfinished is finished there; the one that is not due waits, and so does the one
-    // behind the dead one.
+    // What was unfinished is finished there; those that are not due wait, and so does the one behind the
+    // dead one.
     let mut bank = site.launch("all").start().await;
-    crate::support::eventually("all but these two are finished", async || {
+    crate::support::eventually("all but these three are finished", async || {
         let sent = look.number("SELECT sum(runs)::bigint FROM adjutant.recurring").await;
-        (look.unfinished().await == 2 && sent == 2).then_some(())
+        (look.unfinished().await == 3 && sent == 2).then_some(())
     })
     .await;
     let api = Api(bank.api());
