@@ -149,6 +149,17 @@ impl Walk {
         Self { logs, at: Whereabouts::Held, after: None, again: false }
     }
 
+    /// The same walk, but it goes nowhere a second time.
+    #[cfg(feature = "http")]
+    pub(crate) fn without_return(self) -> Self {
+        match self.at {
+            Whereabouts::Held | Whereabouts::Scheduled if self.again => {
+                Self { at: Whereabouts::Logged, after: None, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The same walk, further on: behind `last` if there may be more there, else at the next place.
     /// `None`: it is over.
     #[cfg(any(feature = "postgres", feature = "embedded"))]
