@@ -27,6 +27,16 @@ async fn offsets(pool: &PgPool, table: &str) -> Vec<(i16, Vec<i64>)> {
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await.expect("offsets")
 }
 
+/// Whether one waits for somebody's lock.
+async fn a_cancellation_waits(pool: &PgPool) -> bool {
+    let waiting = sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FROM pg_stat_activity
+          WHERE datname = current_database() AND wait_event_type = 'Lock'
+            AND query LIKE '%cancel_commands%'",
+    );
+    waiting.fetch_one(pool).await.is_ok_and(|waiting| waiting == 1)
+}
+
 fn assert_gapless(logs: &[(i16, Vec<i64>)]) {
     for (partition, offsets) in logs {
         let expected: Vec<i64> = (1..=offsets.len() as i64).collect();
@@ -89,18 +99,7 @@ async fn a_cancellation_that_waits_holds_nothing_that_comes_later() {
             let by = CancelledBy { who: "ann".into(), reason: None, job: None };
             tokio::spawn(async move { store.cancel_commands(&[held.id], &by).await })
         };
-        eventually("it waits", async || {
-            let waiting: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM pg_stat_activity
-                  WHERE datname = current_database() AND wait_event_type = 'Lock'
-                    AND query LIKE '%cancel_commands%'",
-            )
-            .fetch_one(&pool)
-            .await
-            .ok()?;
-            (waiting == 1).then_some(())
-        })
-        .await;
+        eventually("it waits", async || a_cancellation_waits(&pool).await.then_some(())).await;
         for log in later {
             let free = format!("SELECT pg_try_advisory_xact_lock({log}, {partition})");
             let free = sqlx::query_scalar(sqlx::AssertSqlSafe(free)).fetch_one(&pool).await;
@@ -136,15 +135,8 @@ async fn a_cancellation_waits_for_a_claim_that_is_under_way() {
         tokio::spawn(async move { store.cancel_commands(&[id], &by).await })
     };
     eventually("it waits", async || {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity
-              WHERE datname = current_database() AND wait_event_type = 'Lock'
-                AND query LIKE '%cancel_commands%'",
-        )
-        .fetch_one(&pool)
-        .await
-        .ok()?;
-        (waiting == 1 || cancelling.is_finished()).then_some(())
+        let waits = a_cancellation_waits(&pool).await;
+        (waits || cancelling.is_finished()).then_some(())
     })
     .await;
     claim.commit().await.expect("commit");

@@ -40,6 +40,17 @@ async fn rest(store: &Arc<dyn Store>, walk: Walk, limit: i64) -> Vec<CommandId> 
     met
 }
 
+/// A walk that has looked at what is held and what waits, and comes to the schedule; and what it met.
+async fn up_to_the_schedule(store: &Arc<dyn Store>) -> (BTreeSet<CommandId>, Walk) {
+    let (mut met, mut walk) = (BTreeSet::new(), begin(store).await);
+    while walk.at != Whereabouts::Scheduled {
+        let page = store.undecided(&walk, 100).await.expect("walk");
+        met.extend(page.commands.iter().map(|command| command.id));
+        walk = page.next.expect("it goes on");
+    }
+    (met, walk)
+}
+
 async fn finish(store: &Arc<dyn Store>, command: &NewCommand, to: i64) {
     let partition = place(store, command);
     let from = store.checkpoints(&GroupName::commands()).await.expect("checkpoints");
@@ -114,14 +125,7 @@ pub async fn a_walk_misses_nothing_that_moves(open: Open) {
     let store = &truth.store;
     let (own, others) = some(store).await;
     let expected: BTreeSet<_> = own[1..].iter().chain(&others).map(|it| it.id).collect();
-    let mut walk = begin(store).await;
-    // It has looked at what is held and what waits, and comes to the schedule.
-    let mut met = BTreeSet::new();
-    while walk.at != Whereabouts::Scheduled {
-        let page = store.undecided(&walk, 100).await.expect("walk");
-        met.extend(page.commands.iter().map(|command| command.id));
-        walk = page.next.expect("it goes on");
-    }
+    let (mut met, mut walk) = up_to_the_schedule(store).await;
     // What is scheduled enters the log; what the log holds is tried and comes back.
     let (schedule, due) =
         (truth.sql.table("schedule"), truth.sql.time(adjutant::message::Timestamp::UNIX_EPOCH));
@@ -149,13 +153,7 @@ pub async fn a_walk_misses_nothing_that_is_claimed(open: Open) {
     store.accept(vec![due.clone()]).await.expect("accept");
     let mut expected: BTreeSet<_> = own[1..].iter().chain(&others).map(|it| it.id).collect();
     expected.insert(due.id);
-    let mut walk = begin(store).await;
-    let mut met = BTreeSet::new();
-    while walk.at != Whereabouts::Scheduled {
-        let page = store.undecided(&walk, 100).await.expect("walk");
-        met.extend(page.commands.iter().map(|command| command.id));
-        walk = page.next.expect("it goes on");
-    }
+    let (mut met, walk) = up_to_the_schedule(store).await;
     let owner = MemberId::generate();
     let claimed = store.claim_due(&look::all(store), owner, 10).await.expect("claim");
     assert_eq!(claimed.len(), 1);
