@@ -242,8 +242,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Decides, at once again a few times if that may help. A decision that took too long does not
-    /// count, whatever it was.
+    /// Decides, at once again a few times if that may help. A decision that was given up because it
+    /// took too long does not count, whatever it was.
     fn verdict(
         &self,
         aggregate: &dyn AggregateType,
@@ -251,20 +251,15 @@ impl Batch<'_> {
         command: &CommandEnvelope,
     ) -> Verdict {
         let limit = *self.known.settings.time_limit.of(&command.command_type);
-        let timed_out = || {
-            let message = format!("the handler took longer than {limit:?}");
-            Verdict::Retryable(failure("timed_out", message))
-        };
         if self.known.found.timed_out.contains(&command.id) {
-            return timed_out();
+            let message = format!("the handler took longer than {limit:?}");
+            return Verdict::Retryable(failure("timed_out", message));
         }
         let mut again = self.known.settings.retry.of(&command.command_type).immediate;
         loop {
             self.progress.begin(command.id, limit);
             let verdict = decide(aggregate, current, command, self.known.now);
-            if !self.progress.end() {
-                return timed_out();
-            }
+            self.progress.end();
             if again == 0 || !matches!(verdict, Verdict::Retryable(_)) {
                 return verdict;
             }

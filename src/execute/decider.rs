@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU8, AtomicUsize, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -17,6 +17,10 @@ use crate::{chance, message::CommandId};
 
 /// When to look again at a thread that is between two decisions.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// A handler is looked at this often within its time limit. Only time that the watcher waited
+/// counts, as long as it meant to wait: a process that was stopped, or a machine that stood still,
+/// costs a handler one look at most, however long that was.
+const LOOKS: u32 = 8;
 
 /// What a thread is at.
 #[derive(Default)]
@@ -27,27 +31,34 @@ pub(super) struct Progress {
 #[derive(Clone, Copy)]
 struct Current {
     command: CommandId,
-    began: Instant,
     limit: Duration,
+    /// How long it has been watched; `None`: not looked at yet.
+    watched: Option<Duration>,
 }
 
 impl Progress {
     /// A decision begins.
     pub(super) fn begin(&self, command: CommandId, limit: Duration) {
-        *self.lock() = Some(Current { command, began: Instant::now(), limit });
+        *self.lock() = Some(Current { command, limit, watched: None });
     }
 
-    /// It came back; whether within its time.
-    pub(super) fn end(&self) -> bool {
-        let current = self.lock().take();
-        current.is_none_or(|it| it.began.elapsed() <= it.limit)
+    /// It came back.
+    pub(super) fn end(&self) {
+        *self.lock() = None;
     }
 
-    /// The command whose decision is overdue, or when to look again.
-    fn overdue(&self) -> Result<CommandId, Duration> {
-        let Some(current) = *self.lock() else { return Err(LOOK_AGAIN) };
-        match current.limit.checked_sub(current.began.elapsed()) {
-            Some(left) if !left.is_zero() => Err(left),
+    /// Looks, after a wait of this length: the command whose decision is overdue, or how long to
+    /// wait until the next look.
+    fn look(&self, waited: Duration) -> Result<CommandId, Duration> {
+        let mut current = self.lock();
+        let Some(current) = current.as_mut() else { return Err(LOOK_AGAIN) };
+        // One that was not there at the last look began at some time since.
+        let watched = current.watched.map_or(Duration::ZERO, |watched| watched + waited);
+        current.watched = Some(watched);
+        match current.limit.checked_sub(watched) {
+            Some(left) if !left.is_zero() => {
+                Err(left.min((current.limit / LOOKS).max(Duration::from_millis(1))))
+            }
             _ => Ok(current.command),
         }
     }
@@ -97,12 +108,12 @@ impl Decider {
         let (sender, mut answer) = oneshot::channel();
         // If nobody listens any more, it was given up.
         let job = self.start(work, |done| drop(sender.send(done)))?;
-        let mut wait = job.progress.overdue().err().unwrap_or(LOOK_AGAIN);
+        let mut wait = LOOK_AGAIN;
         loop {
             match tokio::time::timeout(wait, &mut answer).await {
                 Ok(Ok(done)) => return Ok(self.done(job, done)),
                 Ok(Err(_)) => return Err(panicked()),
-                Err(_) => match job.progress.overdue() {
+                Err(_) => match job.progress.look(wait) {
                     Ok(command) => return Err(self.give_up(&job, command)),
                     Err(left) => wait = left,
                 },
@@ -120,12 +131,12 @@ impl Decider {
         }
         let (sender, answer) = mpsc::channel();
         let job = self.start(work, move |done| drop(sender.send(done)))?;
-        let mut wait = job.progress.overdue().err().unwrap_or(LOOK_AGAIN);
+        let mut wait = LOOK_AGAIN;
         loop {
             match answer.recv_timeout(wait) {
                 Ok(done) => return Ok(self.done(job, done)),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Err(panicked()),
-                Err(mpsc::RecvTimeoutError::Timeout) => match job.progress.overdue() {
+                Err(mpsc::RecvTimeoutError::Timeout) => match job.progress.look(wait) {
                     Ok(command) => return Err(self.give_up(&job, command)),
                     Err(left) => wait = left,
                 },
@@ -285,12 +296,47 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_that_takes_longer_than_its_limit_says_so() {
+    fn only_time_that_was_watched_counts() {
         let progress = Progress::default();
-        progress.begin(CommandId::generate(), Duration::MAX);
-        assert!(progress.end());
-        progress.begin(CommandId::generate(), Duration::ZERO);
-        std::thread::yield_now();
-        assert!(!progress.end());
+        let slow = CommandId::generate();
+        let limit = Duration::from_secs(8);
+        assert_eq!(progress.look(LOOK_AGAIN), Err(LOOK_AGAIN), "nothing is under way");
+        progress.begin(slow, limit);
+        let step = limit / LOOKS;
+        assert_eq!(progress.look(Duration::from_secs(100)), Err(step), "it began since");
+        for _ in 1..LOOKS {
+            assert_eq!(progress.look(step), Err(step));
+        }
+        assert_eq!(progress.look(step), Ok(slow));
+        progress.begin(CommandId::generate(), limit);
+        assert_eq!(progress.look(step), Err(step), "the next one has all its time");
+        progress.end();
+        assert_eq!(progress.look(step), Err(LOOK_AGAIN));
+        progress.begin(slow, Duration::ZERO);
+        assert_eq!(progress.look(LOOK_AGAIN), Ok(slow));
+    }
+
+    /// What SIGSTOP or a machine that stands still does: the watcher wakes up long after the limit,
+    /// and the handler is still at it.
+    #[tokio::test]
+    async fn a_process_that_stood_still_has_not_used_up_its_handlers_time() {
+        let decider = Decider::new(2);
+        let limit = Duration::from_millis(400);
+        let (let_go, stuck) = mpsc::channel::<()>();
+        let decided = decider.run(move |progress| {
+            progress.begin(CommandId::generate(), limit);
+            let _ = stuck.recv();
+            progress.end();
+            7
+        });
+        let stand_still = async {
+            // It was looked at and has most of its time left.
+            tokio::time::sleep(4 * LOOK_AGAIN).await;
+            std::thread::sleep(2 * limit);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(let_go);
+        };
+        let (decided, ()) = tokio::join!(decided, stand_still);
+        assert_eq!(decided.unwrap(), 7);
     }
 }

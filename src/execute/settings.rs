@@ -15,8 +15,9 @@ pub struct ExecutorSettings {
     pub set_aside: Duration,
     /// How commands that failed are tried again, by type.
     pub retry: PerType<RetrySchedule>,
-    /// How long one decision may take, by type. One that takes longer is a failed attempt
-    /// (`timed_out`), and what it decided is not used. There is no limit under a simulation.
+    /// How long one decision may take, by type, up to an eighth more. One that takes longer is a
+    /// failed attempt (`timed_out`), and what it decides is not used. Time in which the process or
+    /// the machine stood still does not count. There is no limit under a simulation.
     pub time_limit: PerType<Duration>,
     /// How many decisions may hang at once, each on a thread that was given up. With so many,
     /// nothing more is executed until one of them comes back.

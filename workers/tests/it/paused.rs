@@ -1,8 +1,13 @@
-//! RabbitMQ stands still under load, its connections open: the worst way to be away.
+//! What stands still and goes on: RabbitMQ under load, its connections open, which is the worst way
+//! to be away; and a worker in the middle of a handler.
 
-use serde_json::Value;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::support::{
+    api::Api,
+    drills::{command, send, until_status},
     eventually,
     private::PrivateRabbit,
     process::{program, run},
@@ -51,4 +56,22 @@ async fn while_the_broker_stands_still_commands_are_accepted_and_executed_in_ord
 
 async fn accepted(look: &mut crate::support::site::Look) -> i64 {
     look.number("SELECT count(*) FROM adjutant.commands").await
+}
+
+/// The time of SIGSTOP is not the handler's: no attempt is burnt, and nothing overtakes.
+#[tokio::test]
+async fn a_worker_that_stood_still_in_the_middle_of_a_handler_goes_on_with_it() {
+    let site = Site::with_partitions(1).await;
+    let roles = async |roles| site.launch(roles).set("bank.fault_injection", true).start().await;
+    let front = roles("ingress,relay").await;
+    let worker = roles("command-worker").await;
+    let api = Api(front.api());
+    let slow = send(api, "run", "x", json!({ "blocks_ms": 800 })).await;
+    // Its first decision has a thread made.
+    eventually("it decides", async || worker.has_thread("adjutant-decide").then_some(())).await;
+    worker.signal("STOP");
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    worker.signal("CONT");
+    until_status(api, slow, "succeeded").await;
+    assert_eq!(command(api, slow).await["attempts"], 1);
 }

@@ -171,6 +171,14 @@ impl Bank {
         send(name, self.pid());
     }
 
+    /// Whether it has a thread of this name (of at most 15 bytes).
+    pub fn has_thread(&self, name: &str) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let names =
+            threads.filter_map(|it| std::fs::read_to_string(it.ok()?.path().join("comm")).ok());
+        names.into_iter().any(|comm| comm.trim_end() == name)
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()

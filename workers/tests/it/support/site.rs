@@ -108,6 +108,26 @@ impl Look {
         .await;
     }
 
+    /// The attempts of a stream's commands that failed, and those of its commands that came into the
+    /// log more than once or by another way than the first.
+    pub async fn troubles(&mut self, stream: &str) -> String {
+        sqlx::query_scalar(
+            "SELECT concat(
+               'attempts ', (SELECT jsonb_agg(to_jsonb(a)) FROM adjutant.attempts a
+                   JOIN adjutant.commands c ON c.id = a.command_id WHERE c.stream = $1),
+               ', entries ', (SELECT jsonb_agg(to_jsonb(l) || c.payload ORDER BY l.\"offset\")
+                    FROM adjutant.command_log l
+                    JOIN adjutant.commands c ON c.id = l.command_id
+                   WHERE c.stream = $1
+                     AND (l.attempt > 1 OR (SELECT count(*) FROM adjutant.command_log m
+                                             WHERE m.command_id = l.command_id) > 1)))",
+        )
+        .bind(stream)
+        .fetch_one(&mut self.0)
+        .await
+        .unwrap()
+    }
+
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.0
     }

@@ -107,7 +107,23 @@ impl Sent {
                 record.deposits.iter().map(|amount| ("account.deposited", Some(*amount)));
             let sent = std::iter::once(("account.opened", None)).chain(deposits);
             let sent: Vec<_> = sent.map(|(kind, amount)| (kind.to_owned(), amount)).collect();
-            assert_eq!(found, sent, "{stream}");
+            if let Some(at) =
+                (0..found.len().max(sent.len())).find(|i| found.get(*i) != sent.get(*i))
+            {
+                let around = at.saturating_sub(2)..at + 6;
+                let cut = |list: &[(String, Option<i64>)]| {
+                    let cut = list.iter().map(|(_, amount)| *amount).enumerate();
+                    cut.filter(|(i, _)| around.contains(i)).collect::<Vec<_>>()
+                };
+                panic!(
+                    "{stream}: of {} sent, {} found; from {at} on, sent {:?}, found {:?}; {}",
+                    sent.len(),
+                    found.len(),
+                    cut(&sent),
+                    cut(&found),
+                    look.troubles(&stream).await
+                );
+            }
             let rejected: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM adjutant.commands c
                    JOIN adjutant.outcomes o ON o.command_id = c.id
