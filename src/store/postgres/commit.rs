@@ -164,11 +164,9 @@ impl Execution for PostgresStore {
             }
         }
         let keys = self.stream_keys(streams);
-        let snapshots = transaction.prepare(streams::SNAPSHOTS).await?;
-        let snapshots = transaction.query(&snapshots, &keys.params()).await?;
-        let events = transaction.prepare(streams::EVENTS).await?;
-        let events = transaction.query(&events, &keys.params()).await?;
-        let mut commit = decide(streams::loaded(streams, &snapshots, &events))?;
+        let load = transaction.prepare(streams::LOAD).await?;
+        let rows = transaction.query(&load, &keys.params()).await?;
+        let mut commit = decide(streams::loaded(streams, &rows))?;
         // Snapshot rows can wait, and the log locks are held already: another commit writes them.
         commit.snapshots.clear();
         let committed = self.send_commit(transaction, &commit, Begin::Done).await?;

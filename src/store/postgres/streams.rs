@@ -1,8 +1,5 @@
 //! Loading streams: snapshots and the events after them, many streams in one round trip.
 
-use std::collections::HashMap;
-
-use futures_util::future::join;
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{PostgresStore, errors, pool};
@@ -11,19 +8,19 @@ use crate::{
     store::{LoadedStream, Snapshot, StoreError, StreamEvent},
 };
 
-/// Served by snapshots_pkey.
-pub(super) const SNAPSHOTS: &str = "
-    SELECT n.i, s.version, s.state_version, s.state
+/// Each stream's snapshot, if it may be used, and then the events after it. One statement, so that
+/// both are of one moment: with a snapshot written between two, events would be missing, and a
+/// sound stream would look like one that this release cannot read. Served by snapshots_pkey and
+/// events_partition_stream_version_key.
+pub(super) const LOAD: &str = "
+    SELECT n.i, s.version, s.state_version, s.state, NULL::text, NULL::text
       FROM unnest($1::smallint[], $2::text[], $3::smallint[])
            WITH ORDINALITY AS n(partition, stream, state_version, i)
      CROSS JOIN LATERAL (SELECT * FROM adjutant.snapshots f
                           WHERE f.partition = n.partition AND f.stream = n.stream
-                            AND f.state_version = n.state_version OFFSET 0) AS s";
-
-/// Served by events_partition_stream_version_key. The snapshot is joined again, so that both
-/// queries travel in one flight; a snapshot written between the two only makes a gap that is seen.
-pub(super) const EVENTS: &str = "
-    SELECT n.i, e.version, e.type, e.schema_version, e.data::text
+                            AND f.state_version = n.state_version OFFSET 0) AS s
+    UNION ALL
+    SELECT n.i, e.version, e.schema_version, NULL, e.type, e.data::text
       FROM unnest($1::smallint[], $2::text[], $3::smallint[])
            WITH ORDINALITY AS n(partition, stream, state_version, i)
      CROSS JOIN LATERAL (SELECT * FROM adjutant.events f
@@ -33,9 +30,9 @@ pub(super) const EVENTS: &str = "
                                  WHERE s.partition = n.partition AND s.stream = n.stream
                                    AND s.state_version = n.state_version), 0)
                          OFFSET 0) AS e
-     ORDER BY n.i, e.version";
+     ORDER BY 1, 2";
 
-/// The parameters of both queries.
+/// The parameters of [`LOAD`].
 pub(super) struct StreamKeys {
     partitions: Vec<i16>,
     streams: Vec<String>,
@@ -63,61 +60,37 @@ impl PostgresStore {
     ) -> Result<Vec<LoadedStream>, StoreError> {
         let client = self.hot().await?;
         let keys = self.stream_keys(streams);
-        let snapshots = pool::prepare(&client, SNAPSHOTS).await?;
-        let events = pool::prepare(&client, EVENTS).await?;
-        let params = keys.params();
-        // Polled together: one flight.
-        let (snapshots, events) =
-            join(client.query(&snapshots, &params), client.query(&events, &params)).await;
-        let snapshots = snapshots.map_err(errors::before_commit)?;
-        let events = events.map_err(errors::before_commit)?;
-        Ok(loaded(streams, &snapshots, &events))
+        let load = pool::prepare(&client, LOAD).await?;
+        let rows = client.query(&load, &keys.params()).await.map_err(errors::before_commit)?;
+        Ok(loaded(streams, &rows))
     }
 }
 
-/// Puts the rows of both queries together. Whether a version is missing is for the fold to judge.
-pub(super) fn loaded(
-    streams: &[(StreamId, i16)],
-    snapshots: &[Row],
-    events: &[Row],
-) -> Vec<LoadedStream> {
-    let mut snapshots: HashMap<i64, Snapshot> = snapshots
-        .iter()
-        .map(|row| {
-            let snapshot = Snapshot {
-                version: Version(row.get(1)),
-                state_version: row.get(2),
-                state: row.get(3),
-            };
-            (row.get(0), snapshot)
-        })
-        .collect();
-    let mut loaded: Vec<LoadedStream> = streams
-        .iter()
-        .zip(1_i64..)
-        .map(|((stream, _), i)| LoadedStream {
-            stream: stream.clone(),
-            snapshot: snapshots.remove(&i),
-            events: Vec::new(),
-        })
-        .collect();
-    for row in events {
+/// Puts the rows together. Whether a version is missing is for the fold to judge.
+pub(super) fn loaded(streams: &[(StreamId, i16)], rows: &[Row]) -> Vec<LoadedStream> {
+    let unread = |(stream, _): &(StreamId, i16)| LoadedStream {
+        stream: stream.clone(),
+        snapshot: None,
+        events: Vec::new(),
+    };
+    let mut loaded: Vec<LoadedStream> = streams.iter().map(unread).collect();
+    for row in rows {
         let i: i64 = row.get(0);
         let Some(stream) = usize::try_from(i - 1).ok().and_then(|i| loaded.get_mut(i)) else {
             continue;
         };
-        let last = stream.events.last().map(|event| event.version);
-        let after = last.or(stream.snapshot.as_ref().map(|s| s.version)).unwrap_or_default();
         let version = Version(row.get(1));
-        if version <= after {
-            continue; // covered by a snapshot that was younger than the other query
+        match row.get::<_, Option<Vec<u8>>>(3) {
+            Some(state) => {
+                stream.snapshot = Some(Snapshot { version, state_version: row.get(2), state });
+            }
+            None => stream.events.push(StreamEvent {
+                version,
+                event_type: row.get(4),
+                schema_version: row.get(2),
+                data: RawJson::from_trusted(row.get(5)),
+            }),
         }
-        stream.events.push(StreamEvent {
-            version,
-            event_type: row.get(2),
-            schema_version: row.get(3),
-            data: RawJson::from_trusted(row.get(4)),
-        });
     }
     loaded
 }

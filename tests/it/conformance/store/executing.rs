@@ -107,6 +107,36 @@ pub async fn a_stream_is_loaded_from_its_newest_usable_snapshot(open: Open) {
     assert_eq!(load(2).await, (Some((2, b"upgraded".to_vec())), vec![3, 4, 5]));
 }
 
+pub async fn a_stream_has_no_gap_though_its_snapshot_is_written_while_it_is_loaded(open: Open) {
+    let truth = open(8).await;
+    let writer = truth.store.clone();
+    let writes = tokio::spawn(async move {
+        for version in 1..=200 {
+            let mut commit = appended(&writer, "a", version);
+            // The newest event is behind it.
+            commit.snapshots.push(NewSnapshot {
+                stream: stream("a"),
+                partition: writer.identity().partitions.of(&stream("a")),
+                version: Version(version - 1),
+                state_version: 1,
+                state: b"state".to_vec(),
+            });
+            writer.commit_commands(commit).await.expect("commit");
+        }
+    });
+    let mut loads = 0;
+    while !writes.is_finished() {
+        let loaded = truth.other.load_streams(&[(stream("a"), 1)]).await.expect("load").remove(0);
+        let snapshot = loaded.snapshot.as_ref().map(|it| it.version).unwrap_or_default();
+        for (event, i) in loaded.events.iter().zip(1..) {
+            assert_eq!(event.version.0, snapshot.0 + i, "behind the snapshot {snapshot}");
+        }
+        loads += 1;
+    }
+    writes.await.expect("writer");
+    assert!(loads > 20, "{loads}");
+}
+
 pub async fn a_command_set_aside_comes_back_as_a_new_entry(open: Open) {
     let truth = open(8).await;
     let store = &truth.store;

@@ -156,6 +156,7 @@ conformance! {
             the_second_try_sees_every_committed_event,
             a_second_try_that_fails_writes_nothing,
             a_stream_is_loaded_from_its_newest_usable_snapshot,
+        a_stream_has_no_gap_though_its_snapshot_is_written_while_it_is_loaded,
             a_command_set_aside_comes_back_as_a_new_entry,
             a_reply_carries_the_outcome,
         ]
