@@ -57,6 +57,8 @@ pub(super) struct Found {
     pub(super) condemned: BTreeMap<CommandId, Failure>,
     /// Strict ones that the immediate lane cannot execute in their order.
     pub(super) fall_back: BTreeSet<CommandId>,
+    /// Their snapshots cannot be read here: the events alone must do.
+    pub(super) without_snapshot: BTreeSet<StreamId>,
 }
 
 /// A state version that no snapshot has.
@@ -82,11 +84,14 @@ pub(super) struct Decisions {
 }
 
 /// The streams that these runs touch, with the state versions of their aggregates.
-pub(super) fn streams_of(registry: &Registry, runs: &[Run]) -> Vec<(StreamId, i16)> {
+pub(super) fn streams_of(registry: &Registry, runs: &[Run], found: &Found) -> Vec<(StreamId, i16)> {
     let mut streams = BTreeMap::new();
     for entry in runs.iter().flat_map(|run| &run.entries) {
-        if let Some(aggregate) = registry.aggregate(entry.command.stream.aggregate_type()) {
-            streams.insert(entry.command.stream.clone(), aggregate.state_version());
+        let stream = &entry.command.stream;
+        if let Some(aggregate) = registry.aggregate(stream.aggregate_type()) {
+            let usable = !found.without_snapshot.contains(stream);
+            let version = if usable { aggregate.state_version() } else { NO_SNAPSHOT };
+            streams.insert(stream.clone(), version);
         }
     }
     streams.into_iter().collect()

@@ -80,6 +80,8 @@ enum Step {
     FallBack(Vec<CommandId>),
     /// This command's handler did not come back in time; nothing was written.
     TimedOut(CommandId),
+    /// Under the lock it showed that the snapshots of these cannot be read; nothing was written.
+    WithoutSnapshots(Vec<StreamId>),
 }
 
 /// What a transaction did.
@@ -289,6 +291,9 @@ impl Executor {
                 Ok(Step::TimedOut(command)) => {
                     Arc::make_mut(&mut found).timed_out.insert(command);
                 }
+                Ok(Step::WithoutSnapshots(streams)) => {
+                    Arc::make_mut(&mut found).without_snapshot.extend(streams);
+                }
                 // What held a command was decided about meanwhile: look again.
                 Err(StoreError::Fenced(Fence::Holds)) if held_back < MOST_ROLLBACKS => {
                     held_back += 1;
@@ -360,7 +365,7 @@ impl Executor {
         if !asked.is_empty() {
             known.holds = Holds::of(self.store.holds(&asked).await?);
         }
-        let needed = streams_of(&self.registry, runs);
+        let needed = streams_of(&self.registry, runs, &known.found);
         if exclusively {
             return self.decide_under_lock(known, runs, &needed, entering, immediate).await;
         }
@@ -413,11 +418,16 @@ impl Executor {
         let mut decided = None;
         let mut timed_out = None;
         let mut fall_back = Vec::new();
+        let mut without_snapshots = Vec::new();
         let mut outcomes = Vec::new();
         let decide = |loaded: Vec<LoadedStream>| {
             failpoint!(ExecutorUnderLock);
             let mut streams = Streams::new();
-            replay_all(&self.registry, &loaded, &mut streams);
+            let unread = replay_all(&self.registry, &loaded, &mut streams);
+            if !unread.is_empty() {
+                without_snapshots = unread.into_iter().map(|(stream, _)| stream).collect();
+                return Err(StoreError::Internal("snapshots cannot be read".to_owned()));
+            }
             let runs = runs.clone();
             let done =
                 self.decider.run_here(move |progress| decide_all(&known, &runs, streams, progress));
@@ -446,6 +456,9 @@ impl Executor {
         }
         if let Some(command) = timed_out {
             return Ok(Step::TimedOut(command));
+        }
+        if !without_snapshots.is_empty() {
+            return Ok(Step::WithoutSnapshots(without_snapshots));
         }
         let committed = committed?;
         let nothing = || StoreError::Internal("the store committed without a decision".to_owned());

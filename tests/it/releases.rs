@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use adjutant::{
     message::{CommandId, OutcomeStatus},
     service::Process,
-    store::{Intake, Queries},
+    store::{Intake, Queries, Role},
 };
 use serde_json::json;
 
 use crate::support::{
     commands::{add, command},
     eventually,
+    lane::Lane,
     process::{ALL, Site},
 };
 
@@ -86,6 +87,23 @@ async fn a_snapshot_that_cannot_be_read_is_replaced_by_the_events() {
     let outcome = outcome.expect("ended");
     assert_eq!(outcome.status, OutcomeStatus::Succeeded);
     assert_eq!(outcome.reply.expect("reply").as_str(), "13", "all twelve events were folded");
+
+    // The same under the lock: what the process remembers is out of date, and the snapshot that it
+    // wrote meanwhile is of no use either.
+    let neighbour = site.start(&[Role::Ingress]).await;
+    let other = Lane::of(&site, &neighbour).await;
+    assert_eq!(other.outcome(add("a", 1)).await.version.0, 14);
+    sqlx::query(damage).execute(&pool).await.expect("damage");
+    let last = add("a", 1);
+    site.store.accept(vec![last.clone()]).await.expect("accept");
+    site.until_ended(&[last.id]).await;
+    let outcome = site.store.command(last.id).await.expect("command").expect("there").outcome;
+    assert_eq!(outcome.expect("ended").reply.expect("reply").as_str(), "15");
+    let turns = "SELECT count(*) FROM adjutant.command_log WHERE command_id = $1";
+    let turns: i64 =
+        sqlx::query_scalar(turns).bind(last.id.0).fetch_one(&pool).await.expect("count");
+    assert_eq!(turns, 1, "it was not set aside");
+    neighbour.stop(Duration::from_secs(10)).await;
     site.until_applied().await;
     site.assert_lawful().await;
     process.stop(Duration::from_secs(10)).await;
