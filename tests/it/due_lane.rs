@@ -5,16 +5,19 @@ use std::{sync::Arc, time::Duration};
 
 use adjutant::{
     immediate::{Executed, ImmediateSettings},
-    message::{CommandId, Metadata, Partition},
+    message::{CommandId, MemberId, Metadata, Partition},
     service::Process,
     store::{
-        CommandTemplate, Intake, MissedRuns, NewCommand, NextDue, Queries, Recurring,
+        CommandTemplate, Intake, MissedRuns, NewCommand, NextDue, Outbox, Queries, Recurring,
         RecurringState, RecurringTerms, Role, Store, WhenDue,
     },
 };
 
+use uuid::Uuid;
+
 use crate::support::{
     commands::{add, flaky},
+    database::Database,
     eventually,
     lane::{Lane, immediate},
     process::{ALL, Site},
@@ -200,4 +203,33 @@ async fn processes_with_an_ingress_share_what_falls_due_and_one_that_drains_has_
     .await;
     process.stop(Duration::from_secs(10)).await;
     eventually("the other one has them", async || (of_other.now() == all).then_some(())).await;
+}
+
+/// The time is a bound of the index, not a condition on each row behind it.
+#[tokio::test]
+async fn looking_for_what_is_due_reads_nothing_that_is_not() {
+    let database = Database::migrated().await;
+    let (store, pool) = (database.store().await, database.pool().await);
+    let later = "
+        INSERT INTO adjutant.schedule (partition, due_at, command_id, bucket, reason)
+        SELECT 0, clock_timestamp() + interval '1 hour', gen_random_uuid(), 0, reason
+          FROM unnest(ARRAY['immediate', 'not_before']) AS reason, generate_series(1, 10000)";
+    sqlx::query(later).execute(&pool).await.expect("rows");
+    sqlx::query("ANALYZE adjutant.schedule").execute(&pool).await.expect("analyze");
+    // A session tells what it read after a second, with its next transaction.
+    let (scans, read): (i64, i64) = eventually("both have looked", async || {
+        let (partitions, member) = ([Partition(0)], MemberId(Uuid::now_v7()));
+        assert!(store.claim_due(&partitions, member, 100).await.expect("claim").is_empty());
+        let promoted = store.promote_due(&partitions, Duration::from_secs(2), 100).await;
+        assert_eq!(promoted.expect("promote"), 0);
+        let seen = "
+            SELECT sum(idx_scan)::bigint, sum(idx_tup_read)::bigint FROM pg_stat_user_indexes
+             WHERE schemaname = 'adjutant' AND relname = 'schedule'
+               AND (SELECT seq_tup_read FROM pg_stat_user_tables
+                     WHERE schemaname = 'adjutant' AND relname = 'schedule') = 0";
+        let seen: (i64, i64) = sqlx::query_as(seen).fetch_one(&pool).await.expect("no table scan");
+        (seen.0 > 10).then_some(seen)
+    })
+    .await;
+    assert!(read < scans, "{read} index rows in {scans} looks");
 }
