@@ -66,7 +66,7 @@ async fn a_worker_that_stood_still_in_the_middle_of_a_handler_goes_on_with_it() 
     let front = roles("ingress,relay").await;
     let worker = roles("command-worker").await;
     let api = Api(front.api());
-    let slow = send(api, "run", "x", json!({ "blocks_ms": 800 })).await;
+    let slow = send(api, "run", "x", json!({ "blocks_ms": 500 })).await;
     // Its first decision has a thread made.
     eventually("it decides", async || worker.has_thread("adjutant-decide").then_some(())).await;
     worker.signal("STOP");
