@@ -416,16 +416,16 @@ impl Executor {
         immediate: bool,
     ) -> Result<Step, StoreError> {
         let mut decided = None;
-        let mut timed_out = None;
-        let mut fall_back = Vec::new();
-        let mut without_snapshots = Vec::new();
+        // Why nothing is to be written.
+        let mut instead = None;
         let mut outcomes = Vec::new();
         let decide = |loaded: Vec<LoadedStream>| {
             failpoint!(ExecutorUnderLock);
             let mut streams = Streams::new();
             let unread = replay_all(&self.registry, &loaded, &mut streams);
             if !unread.is_empty() {
-                without_snapshots = unread.into_iter().map(|(stream, _)| stream).collect();
+                let streams = unread.into_iter().map(|(stream, _)| stream);
+                instead = Some(Step::WithoutSnapshots(streams.collect()));
                 return Err(StoreError::Internal("snapshots cannot be read".to_owned()));
             }
             let runs = runs.clone();
@@ -433,12 +433,13 @@ impl Executor {
                 self.decider.run_here(move |progress| decide_all(&known, &runs, streams, progress));
             let mut decisions = done.map_err(|undecided| {
                 if let Undecided::TimedOut(command) = undecided {
-                    timed_out = Some(command);
+                    instead = Some(Step::TimedOut(command));
                 }
                 StoreError::Internal(undecided.to_string())
             })??;
             if !decisions.fall_back.is_empty() {
-                fall_back = std::mem::take(&mut decisions.fall_back);
+                let commands = std::mem::take(&mut decisions.fall_back);
+                instead = Some(Step::FallBack(commands));
                 return Err(StoreError::Internal("strict commands fall back".to_owned()));
             }
             let commit = std::mem::take(&mut decisions.commit);
@@ -451,14 +452,8 @@ impl Executor {
         let partitions = runs.iter().map(|run| run.partition).collect();
         let committed =
             self.store.commit_exclusively(&partitions, needed, &entering, Box::new(decide)).await;
-        if !fall_back.is_empty() {
-            return Ok(Step::FallBack(fall_back));
-        }
-        if let Some(command) = timed_out {
-            return Ok(Step::TimedOut(command));
-        }
-        if !without_snapshots.is_empty() {
-            return Ok(Step::WithoutSnapshots(without_snapshots));
+        if let Some(step) = instead {
+            return Ok(step);
         }
         let committed = committed?;
         let nothing = || StoreError::Internal("the store committed without a decision".to_owned());
